@@ -202,7 +202,7 @@ def _separability(items: Items, **resampling: Unpack[Resampling]) -> Estimate:
         return NO_DATA
     resampled = separability(items, bootstrap_weights(n, **resampling))
     interval = percentile_interval(resampled[np.isfinite(resampled)])
-    return Estimate(float(separability(items)[0]), interval, n)
+    return Estimate(float(separability(items)[0]), interval, n).drawn(resampled)
 
 
 def _over_shuffles(values: NDArray[np.float64], n: int) -> Estimate:

@@ -120,7 +120,8 @@ class PictureSums:
             resampled = resampled[np.isfinite(resampled)]
             interval = percentile_interval(resampled) if len(resampled) else None
             clusters = n_pictures if n_pictures < n else None
-            estimates[metric] = Estimate(float(values[0]), interval, n, clusters)
+            estimate = Estimate(float(values[0]), interval, n, clusters)
+            estimates[metric] = estimate.drawn(spread.get(metric))
         return estimates
 
     def _metrics(self, name: str, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

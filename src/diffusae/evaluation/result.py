@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,8 @@ class Estimate:
     ci95: Interval | None = None
     n: int = 0
     clusters: int | None = None
+    draws: ClassVar[NDArray[np.float64] | None] = None
+    """The resampled values, where they were just computed: no part of a file, or of equality."""
 
     def __post_init__(self) -> None:
         numbers = [number for number in (self.value, *(self.ci95 or ())) if number is not None]
@@ -62,6 +64,11 @@ class Estimate:
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
         """Read a row, which may have more entries; `UserError` for missing or wrong ones."""
         return typed(cls, _figures(row))
+
+    def drawn(self, draws: NDArray[np.float64] | None) -> Self:
+        """The same, with the resampled values behind its interval as `draws`."""
+        object.__setattr__(self, "draws", draws)
+        return self
 
     @property
     def counted(self) -> str:
@@ -203,7 +210,8 @@ def bootstrap_mean(
     n, clusters = int(values.size), len(sums)
     means = resampled_means(sums, counts, **resampling) if clusters > 1 else None
     interval = None if means is None else percentile_interval(means)
-    return Estimate(float(values.mean()), interval, n, clusters if clusters < n else None)
+    estimate = Estimate(float(values.mean()), interval, n, clusters if clusters < n else None)
+    return estimate.drawn(means)
 
 
 def by_group(

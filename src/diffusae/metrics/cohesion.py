@@ -99,6 +99,7 @@ METRIC = Metric(
         "cohesion": "The objects of a concept are alike",
         "separability": "Concepts differ from one another",
     },
+    seeded=True,
     settings=CohesionSettings,
     rows=cohesion_rows,
     made_from=("label",),

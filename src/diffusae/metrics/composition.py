@@ -243,6 +243,7 @@ METRIC = Metric(
     title="Where will a noun be in the picture?",
     section="composition",
     chart={"composition": "Composition: IoU"}.get,
+    seeded=True,
     settings=CompositionSettings,
     rows=composition_rows,
     made_from=("label", "annotate"),

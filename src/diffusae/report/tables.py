@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.seeds import SEEDS
 from diffusae.report.shown import Shows
 
 NO_DATA = "no data"
@@ -190,6 +191,18 @@ class MetricTable:
     higher_is_better: bool
     baselines: list[str]
     rows: list[Row]
+    seeded: bool = False
+
+    @property
+    def seeds(self) -> str:
+        """How many autoencoders of a cell the figures are of; "" where they are of none."""
+        if not self.seeded:
+            return ""
+        counts = sorted({int(row.details.get(SEEDS, 1)) for row in self.rows})
+        if counts == [1]:
+            return "One SAE seed: the intervals leave out what another seed of the SAE does."
+        shown = " or ".join(map(str, counts))
+        return f"{shown} SAE seeds a cell: the intervals resample seeds and pictures."
 
     @property
     def has_details(self) -> bool:
@@ -205,7 +218,9 @@ def metric_tables(results: Sequence[Result], shows: Shows | None = None) -> list
         names = list(dict.fromkeys(name for row in rows for name in row.baselines))
         first, shown = rows[0].result, shows.of(metric) if shows else None
         asks = shown.title if shown else ""
-        tables.append(MetricTable(metric, asks, first.unit, first.higher_is_better, names, rows))
+        seeded = bool(shown and shown.seeded)
+        about = metric, asks, first.unit, first.higher_is_better, names
+        tables.append(MetricTable(*about, rows, seeded))
     return tables
 
 

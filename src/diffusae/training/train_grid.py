@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -215,15 +216,38 @@ class Together:
                 mirror.summary(measured[name])
 
 
+def train_seeds(studies: Sequence[Study]) -> None:
+    """Train autoencoders of one cell that differ in their seed side by side; a single one is left
+    to `train_cell`.
+    """
+    if len(studies) == 1:
+        return
+    named = {study.cell_name: study for study in studies}
+    first = studies[0]
+    directory = first.sae.parent / f".seeds-{first.cell_name}"
+    waiting = trainings_together(directory, named)
+    if waiting:
+        train_together({name: named[name] for name in waiting}, directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def stream_of_seed(study: Study, first: Study) -> str:
+    """The name of the study's stream, whose order depends on the seed, beside those of `first`."""
+    key = study.cell.key
+    return key if study.seed == first.seed else f"{key}-seed{study.seed}"
+
+
 def train_together(studies: Mapping[str, Study], directory: Path) -> None:
     """Train these studies side by side on what is stored, and write the files of each."""
     streams: dict[str, ActivationDataModule] = {}
+    first = next(iter(studies.values()))
+    stream_of = partial(stream_of_seed, first=first)
     for study in studies.values():
-        if study.cell.key not in streams:
-            streams[study.cell.key] = data_of(study)
+        if (name := stream_of(study)) not in streams:
+            streams[name] = data_of(study)
     tell_kernels(studies.values())
-    steps = TrainerSettings.of(next(iter(studies.values())).cfg).steps
+    steps = TrainerSettings.of(first.cfg).steps
     data = TogetherDataModule(streams, steps=steps)
-    with Together(studies, directory, streams, data) as together:
+    with Together(studies, directory, streams, data, stream_of=stream_of) as together:
         together.fit()
         together.save()
