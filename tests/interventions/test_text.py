@@ -96,6 +96,13 @@ def test_the_layers_output_is_x_plus_lambda_times_decoded_codes_by_hand(pipe, la
     assert np.abs(expected).max() > 0.1
 
 
+def test_the_unconditional_encoding_is_pushed_the_other_way():
+    both = edit(0.5)
+    assert (both.signed_strength("cond"), both.signed_strength("uncond")) == (0.5, -0.5)
+    assert edit(0.5, conditionings=("cond",)).signed_strength("uncond") == 0.0
+    assert edit(-0.5, conditionings=("uncond",)).signed_strength("uncond") == 0.5
+
+
 def test_every_latent_above_0_counts_whatever_the_sparsity():
     x = torch.randn(1, 5, D_TEXT, generator=torch.Generator().manual_seed(4))
     kinds = [TopK(1), TopK(48), BatchTopK(1), JumpReLU(48, l0=0.1), ReLU(l1=0.1)]
