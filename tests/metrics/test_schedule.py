@@ -6,7 +6,7 @@ from composing import compose
 from diffusae.cli.arguments import CommandLine
 from diffusae.errors import UserError
 from diffusae.metrics.schedule import chosen_metrics
-from diffusae.study.seeds import compared, in_figures, saes_at, twins_of
+from diffusae.study.seeds import compared, in_figures, is_twin, saes_at, twins_of
 from diffusae.study.study import Study
 
 
@@ -73,6 +73,7 @@ def test_seeds_give_autoencoders_that_differ_in_their_seed_alone_and_join_the_fi
     ]
     views = in_figures(compared(study))
     assert [view.cfg.seed for view in views] == [5, 5]  # the same draws of pictures
+    assert [is_twin(t.cell_name, t.seed) for t in (study, *twins_of(study))] == [False, True, True]
     assert [view.sae for view in views] == [twin.sae for twin in twins_of(study)]
     assert study.cfg.evaluation.other_tag == "k10-seed6"
     assert [view.cfg.evaluation.other_tag for view in views] == ["k10", "k10"]

@@ -42,6 +42,11 @@ def compared(study: Study) -> Study:
     return study
 
 
+def is_twin(cell_name: str, seed: int | None) -> bool:
+    """Whether a run of this cell and this seed is of a further seed."""
+    return cell_name.endswith(f"-seed{seed}")
+
+
 def saes_at(study: Study, cell: Cell) -> int:
     """How many autoencoders a cell has, one a seed."""
     return 1 + len({*_of_figures(study, cell), *_compared_with(study, cell)})

@@ -18,6 +18,7 @@ from diffusae.activations.schema import Stream
 from diffusae.activations.together import StreamsDataModule, TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
+from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.parsing import read_json
 from diffusae.runs.checkpoint import Checkpoint, Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
@@ -216,6 +217,7 @@ class Together:
                 mirror.summary(measured[name])
 
 
+@tells_memory("training seeds side by side", "activations.batch_size", "activations.buffer_vectors")
 def train_seeds(studies: Sequence[Study]) -> None:
     """Train autoencoders of one cell that differ in their seed side by side; a single one is left
     to `train_cell`.
