@@ -232,7 +232,7 @@ def _at_cell(row: Result, staged: Staged, margin: float) -> CellAnswer:
         cell=typed(Coordinates, row.cell),
         tag=staged.tag,
         blocks=staged.blocks,
-        **vars(row.estimate),
+        **asdict(row.estimate),
         differences=differences,
         rises=rises(known, margin=margin) if len(known) == len(AGAINST) else None,
     )
