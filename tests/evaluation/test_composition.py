@@ -164,6 +164,15 @@ def test_tuning_finds_a_setting_that_locates_and_evaluation_confirms_it():
     assert result.details["settings"]["top_n"] == tuned.settings.top_n
 
 
+def test_every_setting_is_tried_with_its_own_maps():
+    # Position 1 is 3 parts cat and 4 parts dog: with one concept a dog, with two also a cat.
+    grid = settings_grid(top_n=(1, 2), weighting=("activation",), centred=(False,))
+    tuned = tune(split_of(example()), SPACE, grid)
+    alone = [tune(split_of(example()), SPACE, [one]).threshold.tuning_iou for one in grid]
+    assert [iou for _, iou in tuned.tried] == alone
+    assert len(set(alone)) > 1
+
+
 def test_the_interval_is_over_pictures_not_objects():
     test = split_of(example())
     result, _ = evaluate(test, SPACE, tune(test, SPACE, [Settings()]), cell={}, baselines={})
