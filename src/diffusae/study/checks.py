@@ -100,7 +100,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         return not wrong.keys() & set(names)
 
     yield from _training_faults(study, sound)
-    if sound("activations.store_training", "activations.held_out", "activations.source"):
+    if sound(*_STORAGE):
         yield from _storage_faults(cfg)
         yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae", "sae.sparsity"):
@@ -180,6 +180,13 @@ def _storage_faults(cfg: DictConfig) -> Iterator[str]:
             f"{unstored} trains on one order of the pictures, and stability trains again on others;"
             " set stability.seed=null stability.seeds=1"
         )
+
+
+_STORAGE = (
+    *("activations.store_training", "activations.held_out", "activations.source"),
+    *("stability.seeds", "stability.seed"),
+)
+"""Settings that the faults of storage are about."""
 
 
 def _has_twins(cfg: DictConfig) -> bool:
