@@ -42,7 +42,13 @@ def marked(monkeypatch) -> Any:
 
 def rows(marked: Any) -> Any:
     study: Any = SimpleNamespace(
-        cfg=SimpleNamespace(annotator=None), sae=None, concepts=None, annotations=None, seed=0
+        cfg=SimpleNamespace(annotator=None),
+        sae=None,
+        concepts=None,
+        annotations=None,
+        seed=0,
+        held_out=None,
+        cell=SimpleNamespace(coordinates=dict),
     )
     tried = SimpleNamespace(
         top_n=(1,), weighting=("uniform",), centred=(True,), scale=("relative",)
