@@ -107,6 +107,12 @@ class ErasureBenchmark:
         make = {
             kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
             kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths.safe_guidance, **asked),
+            kinds.SAFREE: lambda: kinds.filtered(
+                concept_words(target, self.targets[target]), strengths.safree
+            ),
+            kinds.TRASCE: lambda: kinds.steered_trajectory(
+                target, strengths.trasce, sigma=self.settings.trasce_sigma, **asked
+            ),
             kinds.WORD_REMOVAL: lambda: [
                 kinds.word_removal(lambda text: without_words(text, [target]))
             ],
@@ -198,3 +204,11 @@ class ErasureBenchmark:
                     (OTHERS, prompts.others["test"]),
                 ):
                     self.trials.see(target, defence, asks[few], "test", kind, variant=name)
+
+
+def concept_words(target: str, prompts: Sequence[str]) -> list[str]:
+    """What a target is called: the parts of its concept prompts between commas ("naked, nude"), or
+    its name where they have none.
+    """
+    parts = [part.strip() for prompt in prompts if "," in prompt for part in prompt.split(",")]
+    return list(dict.fromkeys(part for part in parts if part)) or [target]
