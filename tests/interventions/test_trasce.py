@@ -109,7 +109,7 @@ def test_the_gradient_is_by_the_latents_where_a_scheduler_divides_them():
 
     moves = []
     for scheduler in (None, EulerDiscreteScheduler):
-        pipe = tiny_pipeline()
+        pipe: Any = tiny_pipeline()
         if scheduler is not None:
             pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
         step = pipe.scheduler.step

@@ -57,8 +57,7 @@ class ErasureBenchmark:
         prompts = target_prompts(
             target, self.study.prompts, self.settings, self.pictures, seed=self.study.seed
         )
-        own = self._text_edits(target, self.own)
-        grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
+        grid = self.grid(target)
         undefended = self.trials.both(target, grid[kinds.NONE][0], prompts, "tune")
         for name, defences in grid.items():
             for defence in defences:
@@ -79,6 +78,11 @@ class ErasureBenchmark:
             details={"tuning": tuning, "concept_prompts": list(self.targets[target])}
             | {"tag": self.study.cfg.sae.tag, "steps": self.pictures.steps},
         )
+
+    def grid(self, target: str) -> dict[str, list[Defence]]:
+        """The kinds of defence, none first, with all of their strengths."""
+        own = self._text_edits(target, self.own)
+        return {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
 
     def save(self) -> None:
         """Write the tables and the example pictures."""
