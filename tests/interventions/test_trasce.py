@@ -104,14 +104,15 @@ def test_a_larger_scale_changes_more_and_the_pipeline_is_as_before_afterwards(pi
     assert torch.equal(drawn(pipe), plain)
 
 
-def test_the_gradient_is_by_the_latents_where_a_scheduler_divides_them():
+def test_the_gradient_is_by_the_latents_where_a_scheduler_divides_them(monkeypatch):
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
     moves = []
     for scheduler in (None, EulerDiscreteScheduler):
         pipe: Any = tiny_pipeline()
         if scheduler is not None:
-            pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+            own = scheduler.from_config(pipe.scheduler.config)
+            monkeypatch.setattr(pipe, "scheduler", own)
         step = pipe.scheduler.step
         seen: list[torch.Tensor] = []
 
