@@ -151,6 +151,7 @@ class SparseAutoencoder(nn.Module):
             torch.zeros(count, device=device, dtype=dtype), requires_grad=encoder_bias
         )
         self._search = Search()
+        self._given_up: tuple[Tensor | None, Tensor | None] = (None, None)
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
 
@@ -215,6 +216,14 @@ class SparseAutoencoder(nn.Module):
         """
         return self.sparsity.scaled_pass(self, x)
 
+    def give_up_gradients(self) -> None:
+        """Have no gradients. The next pass that chooses on a CPU writes the gradients of W_enc and
+        W_dec into the memory of these: a CPU's system clears new memory page by page.
+        """
+        if self.W_dec.device.type == "cpu" and isinstance(self.sparsity, TopK) and not self.dense:
+            self._given_up = self.W_enc.grad, self.W_dec.grad
+        self.zero_grad()
+
     def chosen_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK) -> ScaledPass:
         """`scaled_pass` of a sparsity that chooses: one dense product, and what the active latents
         cost.
@@ -251,7 +260,9 @@ class SparseAutoencoder(nn.Module):
             b_enc=self.b_enc,
             W_dec=self.W_dec,
             total=sparsity.total,
+            memory=self._given_up,
         )
+        self._given_up = (None, None)
         return ScaledPass(centred, errors, squared, codes, fired[:-1])
 
     def dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK | Penalised) -> ScaledPass:

@@ -168,6 +168,7 @@ class SAEModule(WholeStep):
                 finite, before there are gradients; with True or False, nothing waits for the
                 device.
         """
+        self.autoencoder.give_up_gradients()
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
         aux = self._revival(scaled, revive)
@@ -187,7 +188,6 @@ class SAEModule(WholeStep):
         if world_size() > 1:
             loss = loss * share
             figures = {name: figure * share for name, figure in figures.items()}
-        self.autoencoder.zero_grad()  # gives up the memory of the last step's
         weights = [weight for weight in self.autoencoder.parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
