@@ -217,8 +217,8 @@ def test_the_gradient_is_clipped_after_what_would_lengthen_decoder_rows_is_remov
 
 
 def test_gradients_lie_in_the_memory_of_the_last_ones_and_are_as_in_new_memory(monkeypatch):
-    monkeypatch.setattr(sparse_ops, "CACHE", 48 * 4 * 17)  # 16 of 32 columns at a time
-    vectors = planted(64, d_in=32)
+    monkeypatch.setattr(sparse_ops, "CACHE", 64 * 4 * 17)  # 16 of 32 columns at a time
+    vectors, _ = planted(64, d_in=32)
     module = module_of(vectors)
     weights = [module.autoencoder.W_enc, module.autoencoder.W_dec]
     module.gradients(vectors)

@@ -61,7 +61,7 @@ def test_latents_may_belong_to_a_row_where_their_bounds_reach_its_kth_value():
     kth = torch.tensor([2.01, 2.0, torch.nan])
     bounds = torch.tensor([[1.9921875, 2.0, -4.0]] * 3, dtype=torch.bfloat16)
     # 1.992 * (1 + 1/256) = 2.0000
-    expected = [[False, False, False], [True, True, False], [True, True, True]]
+    expected = [[False, False, False], [False, True, False], [True, True, True]]
     assert may_reach(kth, bounds).tolist() == expected
 
 
@@ -77,7 +77,7 @@ def test_codes_are_those_of_the_search_in_float32_to_the_bit(with_bias):
     assert torch.equal(in_8_bits.indices[active], in_float32.indices[active])
 
 
-def test_latents_that_8_bits_cannot_tell_apart_are_found_by_the_search_in_float32():
+def test_latents_that_8_bits_cannot_tell_apart_are_found_by_their_values_in_float32():
     """400 latents in the row's direction, whose lengths differ by less than a rounding error."""
     direction = torch.randn(32)
     order = torch.randperm(400)
@@ -86,7 +86,7 @@ def test_latents_that_8_bits_cannot_tell_apart_are_found_by_the_search_in_float3
     assert {400 - rank for rank in order[codes.indices[0]].tolist()} == {1, 2, 3, 4, 5}
 
 
-def test_a_row_that_is_not_finite_is_left_to_the_search_in_float32():
+def test_a_row_that_is_not_finite_has_codes_that_are_not_finite_and_leaves_the_others_alone():
     centred, W_enc = torch.randn(5, 16), torch.randn(64, 16)
     whole = _searched(IN_8_BITS, centred, W_enc, 3)
     centred[2, 4] = torch.nan

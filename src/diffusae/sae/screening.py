@@ -7,8 +7,9 @@ by more than a known margin, which is added. So a row is settled in this way (k 
     float32        2.01  1.97                   the candidates' values, computed anew
     2.01 >= 1.99                                no other latent reaches 1.99: 0 is the largest
 
-A row where the last line does not hold is sought again in float32 (`diffusae.sae.search`). So both
-ways find the same latents.
+Where the last line does not hold, as with 1.98 in place of 2.01, all latents whose bounds reach
+1.98 become candidates, and their values in float32 decide (`diffusae.sae.search`). So both ways
+find the same latents.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ example with k = 1, where one candidate more is kept:
 
 On a CPU the same is done with a product in float32. Then it does not matter in which way the
 product was rounded, and the fastest way computes it (`diffusae.sae.dense_product`). One of the ways
-multiplies in 8 bits, and seeks again in float32 what it cannot prove (`diffusae.sae.screening`).
+multiplies in 8 bits and proves that it misses none (`diffusae.sae.screening`).
 """
 
 from __future__ import annotations
@@ -148,8 +148,9 @@ def _screened(
     settled = screening.settled(kth, few.values.amin(1))
     if few.indices.shape[1] == len(W_enc) or settled.all():
         return codes
-    rest = (~settled).nonzero().squeeze(1)
-    may = screening.may_reach(kth[rest], torch.cat(bounds)[rest])
+    rest = ~settled
+    of_rest = [part[here] for part, here in zip(bounds, rest.split(screening.ROWS), strict=True)]
+    may = screening.may_reach(kth[rest], torch.cat(of_rest))
     latents = torch.arange(len(W_enc)).expand_as(may)
     entries = Entries.where(may, latents, d_sae=len(W_enc), kernels=kernels)
     values = _values(entries, centred[rest], W_enc, b_enc)
