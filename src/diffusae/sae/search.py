@@ -72,8 +72,9 @@ class Search:
             if way is IN_8_BITS:
                 screen = screening.Screen(W_enc)
                 parts = centred.split(screening.ROWS_OF_VALUES)
-                codes = [_screened(rows, screen, W_enc, b_enc, sparsity, kernels) for rows in parts]
-                codes = _joined(codes)
+                codes = _joined(
+                    [_screened(rows, screen, W_enc, b_enc, sparsity, kernels) for rows in parts]
+                )
             else:
                 codes = self._sought(centred, W_enc, b_enc, sparsity, sparsity.candidates, way)
                 codes = _chosen(codes, centred, W_enc, b_enc, sparsity, kernels)
