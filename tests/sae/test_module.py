@@ -228,8 +228,6 @@ def test_gradients_lie_in_the_memory_of_the_last_ones_and_are_as_in_new_memory(m
     module.gradients(vectors)
     assert [weight.grad.data_ptr() for weight in weights] == places
     assert all(map(torch.equal, (weight.grad for weight in weights), fresh))
-    module.autoencoder.give_up_gradients()
-    assert all(weight.grad is None for weight in weights)
 
 
 def test_auxk_revives_latents_that_are_too_weak_to_be_chosen():

@@ -168,7 +168,9 @@ class SAEModule(WholeStep):
                 finite, before there are gradients; with True or False, nothing waits for the
                 device.
         """
-        self.autoencoder.give_up_gradients()
+        sae = self.autoencoder
+        sae.give_up(W_enc=sae.W_enc.grad, W_dec=sae.W_dec.grad)
+        sae.zero_grad()
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
         aux = self._revival(scaled, revive)
@@ -194,6 +196,7 @@ class SAEModule(WholeStep):
             weight.grad = gradient
         if aux is not None:
             aux.add_gradients(self.autoencoder, self.aux_coefficient * share)
+        sae.give_up(centred=scaled.centred, errors=scaled.errors)
         return figures["loss"], {**figures, "dead_fraction": self._dead().float().mean()}
 
     def share_gradients(self) -> None:

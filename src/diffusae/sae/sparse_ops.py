@@ -195,10 +195,14 @@ class Entries:
         )
 
     def times(
-        self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]
+        self,
+        values: Float[Tensor, " n"],
+        weight: Float[Tensor, "d_sae d"],
+        *,
+        memory: Float[Tensor, "rows d"] | None = None,
     ) -> Float[Tensor, "rows d"]:
-        """Z @ weight."""
-        return self.kernels.sums_of_rows(weight, self.columns, self.starts, values)
+        """Z @ weight, which may be put into `memory`."""
+        return self.kernels.sums_of_rows(weight, self.columns, self.starts, values, memory=memory)
 
     def inner(
         self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]
@@ -246,6 +250,14 @@ def row_products(
     return diagonal.inner(left, right)
 
 
+class Memory(NamedTuple):
+    """What results of `chosen_errors` may be written into."""
+
+    errors: Float[Tensor, "rows 1 d_in"] | None = None
+    of_W_enc: Float[Tensor, "d_sae d_in"] | None = None
+    of_W_dec: Float[Tensor, "d_sae d_in"] | None = None
+
+
 def chosen_errors(
     centred: Float[Tensor, "rows d_in"],
     pre_activations: Float[Tensor, " n"],
@@ -257,7 +269,7 @@ def chosen_errors(
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
     total: Callable[[Tensor], Tensor] = lambda part: part,
-    memory: tuple[Tensor | None, Tensor | None] = (None, None),
+    memory: Memory | None = None,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
     """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
     sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
@@ -271,10 +283,10 @@ def chosen_errors(
             from parts 0 to p.
         total: adds to a sum over the latents what other processes have (`Sparsity.total`); by
             default there are none.
-        memory: where the gradients of W_enc and W_dec may be put.
+        memory: where results may be put.
     """
     return _ChosenErrors.apply(  # type: ignore[no-any-return]
-        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total, memory
+        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total, memory or Memory()
     )
 
 
@@ -303,10 +315,12 @@ class _ChosenErrors(torch.autograd.Function):
         entries: Entries,
         parts: Entries,
         total: Callable[[Tensor], Tensor],
-        memory: tuple[Tensor | None, Tensor | None],
+        memory: Memory,
     ) -> tuple[Tensor, Tensor]:
         values = pre_activations.relu()
-        errors = total(parts.times(values, W_dec)).unflatten(0, (len(centred), parts.cuts))
+        old = None if memory.errors is None or parts.cuts > 1 else memory.errors.squeeze(1)
+        errors = total(parts.times(values, W_dec, memory=old))
+        errors = errors.unflatten(0, (len(centred), parts.cuts))
         if errors.shape[1] > 1:
             errors = errors.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
@@ -332,7 +346,7 @@ class _ChosenErrors(torch.autograd.Function):
 
         # Sums over the entries of every latent; "uneven": some latents are active in every row.
         sums = entries.kernels.sums_of_rows
-        for_W_enc, for_W_dec = ctx.memory
+        _, for_W_enc, for_W_dec = ctx.memory
         weights = values[order] * times
         of_W_dec = sums(gradient, parts.rows[order], starts, weights, uneven=True, memory=for_W_dec)
         weights = of_values[order]
