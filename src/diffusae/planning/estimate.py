@@ -17,7 +17,7 @@ import numpy as np
 
 from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.journal import read_journals, size_of
-from diffusae.activations.schema import Stream
+from diffusae.activations.schema import ATTENTION, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.size import codes_size, npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
@@ -27,7 +27,6 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
-    ATTENTION,
     SEEN_SPLITS,
     TRAINING_SPLIT,
     groups_of,
