@@ -43,8 +43,8 @@ class StreamEstimate:
     Attributes:
         trained: False for the cross-attention, which gets no SAE.
         vectors: split -> vectors.
-        bytes: of its shards, at most. expected_bytes: the same, where the number of a caption's
-            tokens is estimated. code_bytes: of its codes by all SAEs of its cell.
+        bytes: of its shards, at most. code_bytes: of its codes by all SAEs of its cell, at most.
+        expected_bytes: of both, with estimates of a caption's tokens and of what compression saves.
         bytes_per_number: of an update.
         steps: of the training of one SAE.
     """
@@ -53,8 +53,8 @@ class StreamEstimate:
     trained: bool
     vectors: dict[str, int]
     bytes: int
-    expected_bytes: int
     code_bytes: int
+    expected_bytes: int
     bytes_per_number: int
     steps: int
 
@@ -131,7 +131,7 @@ class StudyEstimate:
         """
         saved = 0.0 if png_bytes_per_pixel is None else RAW_PIXEL - png_bytes_per_pixel
         streams = sum(stream.expected_bytes for stream in self.streams)
-        return streams + self.code_bytes + self.image_bytes - round(saved * self.pixels)
+        return streams + self.image_bytes - round(saved * self.pixels)
 
     @property
     def vectors_to_encode(self) -> int:
@@ -274,8 +274,9 @@ def _stream_estimates(
                 trained=trained,
                 vectors=vectors,
                 bytes=sizes[shape][0],
-                expected_bytes=sizes[shape][1],
                 code_bytes=code_bytes(study, stream.positions, coded),
+                expected_bytes=sizes[shape][1]
+                + code_bytes(study, stream.positions, coded, expected=True),
                 bytes_per_number=bytes_per_number,
                 steps=steps,
             )

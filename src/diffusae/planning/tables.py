@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from diffusae.planning.estimate import StreamEstimate, StudyEstimate
 from diffusae.planning.rates import Rates
-from diffusae.planning.sizes import TOKENS_A_WORD
+from diffusae.planning.sizes import PACKED, TOKENS_A_WORD
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
@@ -101,7 +101,7 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
     table.add_row("training vectors' numbers alone", bytes_in_words(numbers))
     table.add_row("shards of updates", bytes_in_words(counted.stream_bytes))
     if counted.held_out == "codes":
-        table.add_row("shards of codes", bytes_in_words(counted.code_bytes))
+        table.add_row("shards of codes, at most", bytes_in_words(counted.code_bytes))
     table.add_row("shards of pictures, at most", bytes_in_words(counted.image_bytes))
     expected = bytes_in_words(counted.expected_bytes(rates.png_bytes_per_pixel))
     table.add_row("all shards, at most", bytes_in_words(counted.bytes_to_collect))
@@ -130,7 +130,7 @@ def basis_of(rates: Rates) -> str:
     """What the expected bytes rest on."""
     png = rates.png_bytes_per_pixel
     compressed = "as if PNG compressed nothing" if png is None else f"{png:.2f} bytes a PNG's pixel"
-    return f"{compressed}; {TOKENS_A_WORD} tokens a word of a caption"
+    return f"{compressed}; {TOKENS_A_WORD} tokens a word; codes packed to {PACKED}"
 
 
 def plan_json(
