@@ -11,13 +11,14 @@ import json
 import math
 import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "BOOL": "?"}
+DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "BOOL": "?", "U8": "u1"}
 
 
 def foreign_shard(path: Path) -> list[tuple[str, dict[str, Any], bytes]]:
@@ -58,7 +59,11 @@ def foreign_positions(manifest: dict, image_id: str, split: str, count: int) -> 
 
 def foreign_tensors(path: Path) -> dict[str, np.ndarray]:
     """A safetensors file."""
-    data = path.read_bytes()
+    return foreign_bytes(path.read_bytes())
+
+
+def foreign_bytes(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors in the bytes of a safetensors file."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     header.pop("__metadata__", None)
@@ -273,3 +278,19 @@ def test_the_page_names_every_field_that_is_written(study, manifest):
     written.append(json.loads((study / "sae/mid-t0.50-cond-k4/cfg.json").read_text()))
     missing = {name for value in written for name in value if f"`{name}`" not in page}
     assert not missing
+
+
+def test_the_lines_of_the_page_read_codes():
+    from diffusae.activations.codes import PictureCodes
+
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    lines = page.partition("## codes/")[2].partition("```python\n")[2].partition("```")[0]
+    values = np.array([[0.5, 3.0], [0.0, 0.0], [2.0, 0.0]])
+    codes = PictureCodes.of(
+        values, np.array([[700, 2], [0, 1], [5, 7]]), d_sae=5120, dtype=np.dtype(np.float16)
+    )
+    tensors = foreign_bytes(codes.to_bytes())
+    read: dict[str, Any] = {"np": np, "zlib": zlib, **tensors, "n": int(tensors["counts"].sum())}
+    exec(lines, read)
+    assert [one.tolist() for one in read["indices"]] == [[2, 700], [], [5]]
+    assert read["values"].tolist() == [3.0, 0.5, 2.0]
