@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from diffusae.activations import codes as codes_module
 from diffusae.activations.codes import PictureCodes, padded, read_codes
 from diffusae.activations.hashed_tar import hashed_tar
 from diffusae.activations.journal import journal_path
@@ -81,6 +82,13 @@ def test_a_member_is_at_most_as_large_as_computed_and_smaller_where_positions_ar
     assert 0.6 * sizes[0] > sizes[1] and sizes[0] < 0.85 * most
     noise = generator.integers(0, 2**16, 9000, dtype=np.uint16)
     assert len(zlib.compress(noise.tobytes(), 1)) - noise.nbytes < 50
+
+
+def test_more_than_a_picture_can_have_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(codes_module, "MOST_UNPACKED", 11)
+    whole = load(example().to_bytes())  # 3 latents of 2 + 2 bytes
+    with pytest.raises(ValueError, match="12 bytes of codes are more than 11"):
+        PictureCodes.unpacked(**whole, d_sae=300, dtype=HALF)
 
 
 def test_codes_of_earlier_versions_are_read_as_they_are(tmp_path):

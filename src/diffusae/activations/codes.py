@@ -17,6 +17,9 @@ from diffusae.activations.reader import REMEDY, samples_in
 from diffusae.activations.schema import CodeStream
 from diffusae.errors import UserError
 
+MOST_UNPACKED = 2**28
+"""Bytes of one picture that are unpacked: 16,384 active latents at each of 4,096 positions."""
+
 
 @dataclass(frozen=True, eq=False)
 class PictureCodes:
@@ -88,6 +91,8 @@ class PictureCodes:
             raise ValueError(f"counts must be unsigned numbers up to {d_sae}, and packed bytes")
         active = int(counts.sum(dtype=np.int64))
         sizes = [active * kind.itemsize for kind in kinds]
+        if sum(sizes) > MOST_UNPACKED:
+            raise ValueError(f"{sum(sizes)} bytes of codes are more than {MOST_UNPACKED}")
         reading = zlib.decompressobj()
         try:
             data = reading.decompress(packed.tobytes(), sum(sizes) + 1)
