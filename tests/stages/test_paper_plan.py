@@ -140,11 +140,11 @@ def test_without_stored_training_pictures_one_epoch_makes_no_more_and_little_dis
     numbers = 45_500 * 6 * 576 * (2 + 4 * 30)
     assert parts[1] == pytest.approx(numbers + 45_500 * 36 * 830, rel=0.005)
     assert coded["bytes"] < 67e9 and parts[2] < 36e9
-    # Attention to 20 tokens of the assumed caption (1.4 a word), of 5,500 pictures at 3 moments.
+    # Attention to 21 tokens of the assumed caption (1.4 a word), of 5,500 pictures at 3 moments.
     attention = [one for one in online["streams"] if one["folder"].startswith("attention")]
     expected = sum(one["expected_bytes"] for one in attention)
-    assert expected == pytest.approx(5_500 * 3 * 64 * 64 * 20 * 2, rel=0.02)
-    assert expected < sum(one["bytes"] for one in attention) < 77 / 20 * expected
+    assert expected == pytest.approx(5_500 * 3 * 64 * 64 * 21 * 2, rel=0.02)
+    assert expected < sum(one["bytes"] for one in attention) < 77 / 21 * expected
     assert online["bytes"]["expected"] == coded["expected_bytes"] < 59e9
     assert online["seconds"] == {
         "collect": pytest.approx(3.02 * 45_700),
