@@ -199,8 +199,8 @@ def build_dictionary(
         include_background: add the label "background": all that no mask covers. (The paper's tagger
             names skies and grass.)
         n_top: top pictures kept for each latent.
-        device: where maps and masks are compared, some pictures at once. A GPU may round sums of
-            the statistics in another order; counts of labels are the same.
+        device: where maps and masks are compared, some pictures at once. A GPU may round maps and
+            sums in another way than a CPU.
 
     Raises:
         UserError: a setting out of range, or no pictures.
