@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from diffusae.activations.epoch_size import pictures_needed
-from diffusae.activations.schema import ATTENTION, Stream
+from diffusae.activations.schema import ATTENTION, Cell, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.size import tar_size
 from diffusae.activations.stored_numbers import stored_numbers
@@ -21,6 +21,7 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.planning.sizes import Group, code_bytes, groups_in, stream_bytes
+from diffusae.study.seeds import saes_at
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
     SEEN_SPLITS,
@@ -47,6 +48,7 @@ class StreamEstimate:
         expected_bytes: of both, with estimates of a caption's tokens and of what compression saves.
         bytes_per_number: of an update.
         steps: of the training of one SAE.
+        seeds: SAEs that differ in their seed alone, for each k.
     """
 
     stream: Stream
@@ -57,6 +59,7 @@ class StreamEstimate:
     expected_bytes: int
     bytes_per_number: int
     steps: int
+    seeds: int = 1
 
     @property
     def training_vectors(self) -> int:
@@ -136,7 +139,7 @@ class StudyEstimate:
     @property
     def vectors_to_encode(self) -> int:
         """Vectors that all SAEs encode once, so that labels and metrics can be made."""
-        return self.saes_a_cell * sum(stream.vectors_to_encode for stream in self.streams)
+        return self.saes_a_cell * sum(one.seeds * one.vectors_to_encode for one in self.streams)
 
     @property
     def bytes_with_codes(self) -> int:
@@ -158,6 +161,11 @@ class StudyEstimate:
     def made(self) -> int:
         """All pictures that are made."""
         return self.collected + (self.made_in_training or 0)
+
+    @property
+    def saes(self) -> int:
+        """All SAEs that are trained."""
+        return self.saes_a_cell * sum(stream.seeds for stream in self.trained)
 
     def vectors_seen(self, stream: StreamEstimate) -> int:
         """Vectors that the training of one SAE sees, epoch after epoch."""
@@ -258,6 +266,7 @@ def _stream_estimates(
             for group in recorded
             if (stores or group.split != TRAINING_SPLIT) and group not in coded
         ]
+        cell = Cell(study.cfg.model.name, stream.block, stream.t, stream.conditioning)
         shape = (stream.positions, stream.d_in, trained)
         if shape not in sizes:
             most, expected = (
@@ -279,6 +288,7 @@ def _stream_estimates(
                 + code_bytes(study, stream.positions, coded, expected=True),
                 bytes_per_number=bytes_per_number,
                 steps=steps,
+                seeds=saes_at(study, cell) if trained else 1,
             )
         )
     return estimates

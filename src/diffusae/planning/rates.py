@@ -73,11 +73,11 @@ class Rates:
         """Seconds that all SAEs take, one after the other; by several processes, those of the one
         with the most work. A stream with its SAEs belongs to one process, as in `train_online`.
         """
-        seconds = [self.training(study, stream) for stream in study.trained]
-        known = [number for number in seconds if number is not None]
-        if len(known) < len(seconds):
-            return None
-        work = {str(number): study.saes_a_cell * one for number, one in enumerate(known)}
+        work = dict[str, float]()
+        for stream in study.trained:
+            if (seconds := self.training(study, stream)) is None:
+                return None
+            work[stream.stream.folder] = seconds * study.saes_a_cell * stream.seeds
         return max(sum(work[name] for name in share) for share in equal_shares(work, processes))
 
     def encoding(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
@@ -86,7 +86,9 @@ class Rates:
         """
         d_in = stream.stream.d_in
         rate = self.encoded_per_second.get(d_in) or self.vectors_per_second.get(d_in)
-        return None if rate is None else study.saes_a_cell * stream.vectors_to_encode / rate
+        if rate is None:
+            return None
+        return study.saes_a_cell * stream.seeds * stream.vectors_to_encode / rate
 
     def encoding_of_all(self, study: StudyEstimate) -> float | None:
         """The same for all streams."""

@@ -120,10 +120,16 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
         encoding = duration_in_words(rates.encoding_of_all(counted))
         table.add_row("encode dictionary, tune, test", f"{encoding}{how}")
     table.add_row(
-        f"train {len(counted.trained) * counted.saes_a_cell} SAEs",
+        f"train {counted.saes} SAEs{_of_seeds(counted)}",
         duration_in_words(rates.training_of_all(counted)),
     )
     return table
+
+
+def _of_seeds(counted: StudyEstimate) -> str:
+    """How many of the SAEs are further seeds of a cell."""
+    single = counted.saes_a_cell * len(counted.trained)
+    return "" if counted.saes == single else f", {counted.saes - single} of them further seeds"
 
 
 def basis_of(rates: Rates) -> str:
@@ -161,6 +167,7 @@ def plan_json(
             "split": TRAINING_SPLIT,
             "batch_size": counted.batch_size,
             "saes_a_cell": counted.saes_a_cell,
+            "saes": counted.saes,
             "numbers_bytes": sum(stream.training_numbers_bytes for stream in counted.trained),
         },
         "bytes": {
