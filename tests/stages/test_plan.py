@@ -54,7 +54,7 @@ def test_the_estimate_is_what_is_then_collected(collected):
         if one.trained:
             assert one.bytes == one.expected_bytes == pytest.approx(stored, rel=0.03)
         else:  # the tokens of a caption's words are not known
-            assert stored < one.bytes < 2 * stored
+            assert stored < one.bytes < 2.5 * stored
             assert one.expected_bytes == pytest.approx(stored, rel=0.5)
         # Nothing trains on attention: only splits that are looked at have it.
         splits = {split for split, count in one.vectors.items() if count}
