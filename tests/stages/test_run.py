@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from diffusae.stages import run as stage
 
 
-def fail(_cfg: object) -> None:
+def fail(_cfg: object, *, so_far: str) -> None:
     raise KeyError("threshold")
 
 
