@@ -42,7 +42,7 @@ def test_random_pictures_are_those_of_one_permutation_a_latent():
     votes, sizes, drawn = LabelVotes(VOTES), [2, 3, 2], np.random.default_rng(4)
     means = []
     for _ in range(7):
-        orders = [drawn.permutation(list(VOTES))[:size] for size in sizes]
+        orders = [drawn.permutation(list(VOTES))[:size].tolist() for size in sizes]
         means.append(np.nanmean(votes.entropies(orders)))
     estimate = votes.of_random_pictures(sizes, n_draws=7, seed=4)
     assert estimate.value == np.mean(means)
