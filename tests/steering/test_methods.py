@@ -140,10 +140,10 @@ def test_latents_gain_a_style_by_the_objects_mask_and_a_tone_by_the_whole_pictur
 
 
 def test_the_pictures_of_a_cell_are_counted():
-    """2 + 3 unedited; four methods at 2 strengths and two at 3; 10 draws meet each test caption
+    """2 + 3 unedited; four methods at 2 strengths, two at 3 or 4; 10 draws meet each test caption
     once.
     """
     counts = ["evaluation.tune_prompts=2", "evaluation.test_prompts=3"]
     assert of_spatial(spatial(*counts)) == 5 + 2 * 4 * (4 * 2 + 2 * 3) + 3 * (5 * 4 + 10)
     one = of_style(*counts, "evaluation.factors=[tone]")
-    assert of_global(one) == 5 + 2 * (4 * 2 + 2 * 3) + 3 * (5 + 10)
+    assert of_global(one) == 5 + 2 * (4 * 2 + 2 * 4) + 3 * (5 + 10)
