@@ -104,9 +104,9 @@ def made_anew(study: Study) -> list[MadeAnew]:
     """What the interventions of a study's `metrics` and `metrics_at` make: those metrics that count
     their pictures. Cells that the grid lacks are left out, which `run` refuses.
     """
-    plan: Any = OmegaConf.to_container(study.cfg, resolve=False)
-    everywhere, somewhere = plan.get("metrics") or [], plan.get("metrics_at") or {}
-    own, steps = plan.get("metric_settings") or {}, ModelSettings.of(study.cfg).steps
+    everywhere, somewhere = _plain(study.cfg, "metrics"), _plain(study.cfg, "metrics_at")
+    own = _plain(study.cfg, "metric_settings")
+    steps = ModelSettings.of(study.cfg).steps
     rows = []
     for name in dict.fromkeys([*everywhere, *somewhere]):
         if name not in names() or (made := metric(name).made) is None:
@@ -120,6 +120,12 @@ def made_anew(study: Study) -> list[MadeAnew]:
         shares = sum(window_at(cell.t)[0] for cell in cells) * (settings.steps or steps) / steps
         rows.append(MadeAnew(name, len(cells), pictures * len(cells), pictures * shares))
     return rows
+
+
+def _plain(cfg: DictConfig, name: str) -> Any:
+    """A part of the configuration with its values; empty where the command does not have it."""
+    part = OmegaConf.select(cfg, name)
+    return {} if part is None else OmegaConf.to_container(part, resolve=True)
 
 
 def twin_of(study: Study) -> Iterator[Study]:
