@@ -12,6 +12,7 @@ import numpy as np
 
 from diffusae.errors import unknown
 from diffusae.evaluation.metric_settings import Count, InterventionSettings
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import Estimate, bootstrap_mean
 from diffusae.interventions.windows import OWN_T, window_at, window_name
 from diffusae.prompts.prompt_set import Prompt
@@ -139,12 +140,15 @@ def spread(values: Sequence[float], draws: Sequence[int]) -> dict[str, float]:
 def mean_over(
     study: Study, settings: InterventionSettings, values: Iterable[Any], image_ids: Iterable[str]
 ) -> Estimate:
-    """The mean of numbers or truths with its 95 % interval; values of a picture are resampled
-    together.
+    """The mean of numbers, or the share of truths, with its 95 % interval; values of a picture are
+    resampled together.
     """
+    values, groups = list(values), list(image_ids)
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return share(values, groups)
     return bootstrap_mean(
         [float(value) for value in values],
-        groups=list(image_ids),
+        groups=groups,
         n_resamples=settings.n_resamples,
         seed=study.seed,
     )
