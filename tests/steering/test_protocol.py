@@ -100,7 +100,7 @@ class Recorder:
             self.edited += [split] if edited else []
             scores = {name: [1.0] + [0.0] * 20 for name in self.annotator.factors}
             kind: Any = SimpleNamespace if split == "tune" else partial(Sealed, self)
-            note = kind(masks={}, factors={}, scores=scores)
+            note = kind(masks={}, factors={}, colours={}, scores=scores)
             made.append((np.full((64, 64, 3), 128, np.uint8), note))
         return made
 
