@@ -125,7 +125,6 @@ def test_a_value_is_set_against_the_other_values_in_the_pictures_of_the_dictiona
     assert made["chosen_latents", "tone", "fog"][0].tolist() == unit(0).tolist()
     # By the dictionary's rule. Maps are interpolated: two positions of four are 19 pixels of 32,
     # enough for the whole picture (.59) and for the 16 pixels of the objects (.84).
-
     gained = {key[2]: made[key][0].tolist() for key in made if key[0] == "concepts"}
     if under_objects:
         assert gained == {"night": unit(1).tolist()}  # latent 0 covers fog's objects by just .5
