@@ -30,6 +30,7 @@ _HERE = {
     "steering": "text_steering:METRIC",
     "erasure": "erasure:METRIC",
     "decisions": "decisions:METRIC",
+    "truth": "truth:METRIC",
 }
 """To add a metric to this package: one line here, its module beside this one, and its YAML file."""
 

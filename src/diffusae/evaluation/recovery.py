@@ -1,0 +1,158 @@
+"""Recovery of factors: does some latent equal a value, such as the noun fish?
+
+A latent with a threshold says "yes" where its code reaches the threshold. Latent and threshold are
+those with the highest F1 = 2 TP / (said + true) on the pictures that choose; other pictures give
+the figure. Range of F1 [0, 1], higher is better. All thresholds are tried: every code that occurs.
+
+Codes are a sparse matrix [rows, latents], a row a position or a picture. A code of 0 never says
+"yes". Compare the sparse probing and the F1 of single latents in arXiv 2305.01610 and 2503.09532.
+
+Empty cases: a value that no chosen picture shows is no data; a latent that never fires says "no".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from scipy import sparse
+
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    Resampling,
+    bootstrap_weights,
+    percentile_interval,
+)
+
+_COUNTS_AT_ONCE = 20_000_000
+
+
+def sparse_codes(
+    values: Float[np.ndarray, "n P k"], indices: Int[np.ndarray, "n P k"], d_sae: int
+) -> sparse.csc_array:
+    """Codes as a matrix [n * P, d_sae], picture by picture; padding, which is 0, is left out."""
+    k = values.shape[-1]
+    entries = values.reshape(-1).astype(np.float32)
+    rows = np.repeat(np.arange(values.size // max(k, 1)), k)
+    kept = entries > 0
+    places = (rows[kept], indices.reshape(-1)[kept])
+    return sparse.csc_array((entries[kept], places), shape=(values.size // max(k, 1), d_sae))
+
+
+def pooled(codes: sparse.csc_array, places: int) -> sparse.csc_array:
+    """The mean of every latent over the places of each picture, [pictures, latents]."""
+    n = codes.shape[0] // places
+    rows = np.repeat(np.arange(n), places)
+    mean = sparse.csr_array((np.full(len(rows), 1 / places, np.float32), (rows, range(len(rows)))))
+    return sparse.csc_array(mean @ codes) if n else sparse.csc_array((0, codes.shape[1]))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best latent of each column, its threshold and its F1, on the pictures that chose it."""
+
+    latents: Int[np.ndarray, " columns"]
+    thresholds: Float[np.ndarray, " columns"]
+    f1: Float[np.ndarray, " columns"]
+
+
+def best_latents(codes: sparse.csc_array, holds: Bool[np.ndarray, "rows columns"]) -> Best:
+    """The latent and threshold with the highest F1 for each column; of equal ones the first latent
+    and the highest threshold.
+
+    Example: codes .9, .5, .5 of one latent at rows that are true, false, true. At .9 it says yes
+    once: F1 = 2 * 1 / (1 + 2) = .67. At .5 three times: F1 = 2 * 2 / (3 + 2) = .8, which is chosen.
+    Between the two equal codes there is no threshold.
+    """
+    n_columns = holds.shape[1]
+    sizes = np.diff(codes.indptr)
+    latent = np.repeat(np.arange(codes.shape[1]), sizes)
+    order = np.lexsort((-codes.data, latent))
+    values, rows = codes.data[order], codes.indices[order]
+    said = np.arange(1, len(order) + 1) - np.repeat(codes.indptr[:-1], sizes)
+    last = np.ones(len(order), dtype=bool)  # of equal codes of one latent
+    last[:-1] = (latent[1:] != latent[:-1]) | (values[1:] != values[:-1])
+    found = Best(
+        np.zeros(n_columns, np.int64), np.full(n_columns, np.inf), np.zeros(n_columns, np.float64)
+    )
+    first = codes.indptr[:-1][sizes > 0]
+    step = max(1, _COUNTS_AT_ONCE // max(len(order), 1))
+    for start in range(0, n_columns if len(order) else 0, step):
+        part = slice(start, start + step)
+        hits = holds[rows, part].cumsum(axis=0, dtype=np.int64)
+        # Counts run on over latents: take away what the latents before had.
+        before = np.where(first[:, None] > 0, hits[first - 1], 0)
+        hits -= np.repeat(before, sizes[sizes > 0], axis=0)
+        f1 = 2 * hits / (said[:, None] + holds[:, part].sum(axis=0))
+        f1[~last] = -1
+        best = f1.argmax(axis=0)
+        found.f1[part] = f1[best, np.arange(f1.shape[1])]
+        found.latents[part], found.thresholds[part] = latent[best], values[best]
+    return found
+
+
+def says(codes: sparse.csc_array, best: Best) -> Bool[np.ndarray, "rows columns"]:
+    """Where the best latent of each column reaches its threshold."""
+    own = codes[:, best.latents].toarray() if codes.shape[1] else np.zeros((codes.shape[0], 0))
+    return (own >= best.thresholds) & (own != 0)
+
+
+@dataclass(frozen=True)
+class PictureCounts:
+    """What each picture adds to the F1 of each column, [pictures, columns]: rows where the answer
+    was right and yes, where it was yes, and where yes is true.
+    """
+
+    right: NDArray[np.float64]
+    said: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, answers: Bool[np.ndarray, "rows columns"], holds: Bool[np.ndarray, "n places columns"]
+    ) -> PictureCounts:
+        """Answers at every place of every picture beside the truth."""
+        answers = answers.reshape(holds.shape)
+        counts = (one.sum(axis=1, dtype=np.float64) for one in (answers & holds, answers, holds))
+        return cls(*counts)
+
+    def f1(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """F1 of every column, [columns]; with `weights` [resamples, pictures] of every resample,
+        [resamples, columns]. NaN without a true or claimed row.
+        """
+        weights = np.ones((1, len(self.right))) if weights is None else weights
+        total = weights @ (self.said + self.true)
+        f1 = np.divide(
+            2 * (weights @ self.right), total, out=np.full(total.shape, np.nan), where=total > 0
+        )
+        return f1 if len(weights) > 1 else f1[0]
+
+
+def mean_f1(
+    counts: PictureCounts, columns: Sequence[int], **resampling: Unpack[Resampling]
+) -> Estimate:
+    """The mean F1 of these columns with an interval over pictures; n counts pictures."""
+    return mean_over(counts.f1, columns, n=len(counts.right), **resampling)
+
+
+def mean_over(
+    of: Any, columns: Sequence[int], *, n: int, **resampling: Unpack[Resampling]
+) -> Estimate:
+    """The mean over columns of a statistic of pictures that are resampled; columns without a value
+    are left out. `of(weights)` gives it for weights [resamples, n], `of()` for the pictures.
+    """
+    columns = list(columns)
+    value = of()[columns] if columns else np.zeros(0)
+    if not np.isfinite(value).any():
+        return NO_DATA
+    if n == 1:
+        return Estimate(float(np.nanmean(value)), None, 1)
+    spread = of(bootstrap_weights(n, **resampling))[:, columns]
+    spread = spread[np.isfinite(spread).any(axis=1)]
+    interval = percentile_interval(np.nanmean(spread, axis=1)) if len(spread) else None
+    return Estimate(float(np.nanmean(value)), interval, n)
