@@ -107,7 +107,7 @@ def mean_absorption(pairs: Pairs, **resampling: Unpack[Resampling]) -> Estimate:
     if not pairs.names:
         return NO_DATA
     n = len(pairs.child)
-    return mean_over(pairs.absorption, range(len(pairs.names)), n=n, **resampling)
+    return mean_over(pairs.absorption, range(len(pairs.names)), n=n, least=-1.0, **resampling)
 
 
 def _without(codes: sparse.csc_array, latent: int) -> sparse.csc_array:

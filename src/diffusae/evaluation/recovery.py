@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -21,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy import sparse
 
+from diffusae.evaluation.proportion import Z95
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
@@ -28,8 +30,6 @@ from diffusae.evaluation.result import (
     bootstrap_weights,
     percentile_interval,
 )
-
-_COUNTS_AT_ONCE = 20_000_000
 
 
 def sparse_codes(
@@ -75,24 +75,26 @@ def best_latents(codes: sparse.csc_array, holds: Bool[np.ndarray, "rows columns"
     order = np.lexsort((-codes.data, latent))
     values, rows = codes.data[order], codes.indices[order]
     said = np.arange(1, len(order) + 1) - np.repeat(codes.indptr[:-1], sizes)
-    last = np.ones(len(order), dtype=bool)  # of equal codes of one latent
+    # Equal codes of one latent say yes together: all of them have the count of the last.
+    last = np.ones(len(order), dtype=bool)
     last[:-1] = (latent[1:] != latent[:-1]) | (values[1:] != values[:-1])
+    ends = np.flatnonzero(last)
+    said = np.repeat(said[ends], np.diff(ends, prepend=-1))
     found = Best(
         np.zeros(n_columns, np.int64), np.full(n_columns, np.inf), np.zeros(n_columns, np.float64)
     )
-    first = codes.indptr[:-1][sizes > 0]
-    step = max(1, _COUNTS_AT_ONCE // max(len(order), 1))
-    for start in range(0, n_columns if len(order) else 0, step):
-        part = slice(start, start + step)
-        hits = holds[rows, part].cumsum(axis=0, dtype=np.int64)
-        # Counts run on over latents: take away what the latents before had.
-        before = np.where(first[:, None] > 0, hits[first - 1], 0)
-        hits -= np.repeat(before, sizes[sizes > 0], axis=0)
-        f1 = 2 * hits / (said[:, None] + holds[:, part].sum(axis=0))
-        f1[~last] = -1
-        best = f1.argmax(axis=0)
-        found.f1[part] = f1[best, np.arange(f1.shape[1])]
-        found.latents[part], found.thresholds[part] = latent[best], values[best]
+    for column, true in enumerate(np.ascontiguousarray(holds.T)):
+        # The best threshold is the code of a true row: below it there are only more false ones.
+        hit = np.flatnonzero(true[rows])
+        if len(hit) == 0:
+            continue
+        of = latent[hit]
+        first = np.flatnonzero(np.diff(of, prepend=-1))
+        hits = np.arange(1, len(hit) + 1) - np.repeat(first, np.diff(first, append=len(hit)))
+        f1 = 2 * hits / (said[hit] + true.sum())
+        best = hit[f1.argmax()]
+        found.f1[column] = f1.max()
+        found.latents[column], found.thresholds[column] = latent[best], values[best]
     return found
 
 
@@ -141,18 +143,29 @@ def mean_f1(
 
 
 def mean_over(
-    of: Any, columns: Sequence[int], *, n: int, **resampling: Unpack[Resampling]
+    of: Any, columns: Sequence[int], *, n: int, least: float = 0.0, **resampling: Unpack[Resampling]
 ) -> Estimate:
     """The mean over columns of a statistic of pictures that are resampled; columns without a value
-    are left out. `of(weights)` gives it for weights [resamples, n], `of()` for the pictures.
+    are left out. `of(weights)` gives it for weights [resamples, n], `of()` for the pictures. Its
+    range is [least, 1].
     """
     columns = list(columns)
-    value = of()[columns] if columns else np.zeros(0)
-    if not np.isfinite(value).any():
+    values = of()[columns] if columns else np.zeros(0)
+    if not np.isfinite(values).any():
         return NO_DATA
+    value = float(np.nanmean(values))
     if n == 1:
-        return Estimate(float(np.nanmean(value)), None, 1)
-    spread = of(bootstrap_weights(n, **resampling))[:, columns]
+        return Estimate(value, None, 1)
+    spread = of(_weights(n, **resampling))[:, columns]
     spread = spread[np.isfinite(spread).any(axis=1)]
-    interval = percentile_interval(np.nanmean(spread, axis=1)) if len(spread) else None
-    return Estimate(float(np.nanmean(value)), interval, n)
+    low, high = percentile_interval(np.nanmean(spread, axis=1)) if len(spread) else (value, value)
+    if low == high:
+        # No picture differs: Wilson's interval for n pictures of which all, or none, are right.
+        width = Z95**2 / (n + Z95**2)
+        low, high = max(low - width, least), min(high + width, 1.0)
+    return Estimate(value, (low, high), n)
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int, **resampling: Unpack[Resampling]) -> NDArray[np.float64]:
+    return bootstrap_weights(n, **resampling)

@@ -18,6 +18,8 @@ import numpy as np
 from diffusae.evaluation.proportion import Z95
 from diffusae.evaluation.result import Estimate
 
+ORACLE = "oracle_ceiling"
+"""The name of the oracle among the baselines of a row."""
 Z80 = 0.8416212335729143
 """The 80 % point of the standard normal."""
 
@@ -49,7 +51,7 @@ def smallest_difference(
 
 
 def _steps(least: float | None, beside: Mapping[str, Estimate]) -> float | None:
-    oracle = beside["oracle"].value if "oracle" in beside else None
-    controls = [one.value for name, one in beside.items() if name != "oracle"]
+    oracle = beside[ORACLE].value if ORACLE in beside else None
+    controls = [one.value for name, one in beside.items() if name != ORACLE]
     known = [abs(value - oracle) for value in controls if value is not None and oracle is not None]
     return min(known) / least if known and least else None

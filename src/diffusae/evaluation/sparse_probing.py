@@ -49,7 +49,7 @@ def logistic(
 ) -> NDArray[np.float64]:
     """Weights [d + 1], the bias last. Newton's method with halved steps; the problem is convex."""
     x = np.column_stack([x.astype(np.float64), np.ones(len(x))])
-    penalty = np.full(x.shape[1], float(ridge))
+    single, penalty = x.astype(np.float32), np.full(x.shape[1], float(ridge))
     penalty[-1] = _SMALL  # keeps the bias of a value that always holds finite
 
     def loss(weights: NDArray[np.float64]) -> float:
@@ -60,7 +60,9 @@ def logistic(
     for _ in range(_STEPS):
         p = expit(x @ weights)
         gradient = x.T @ (p - y) + penalty * weights
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + np.diag(penalty)
+        # Single precision is enough here: it decides the way to the minimum, not the minimum.
+        hessian = (single * (p * (1 - p)).astype(np.float32)[:, None]).T @ single
+        hessian = hessian.astype(np.float64) + np.diag(penalty)
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         while (then := loss(weights - size * step)) > now and size > 1e-4:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ from diffusae.metrics.knowledge import KnowledgeSettings
 from diffusae.metrics.latents import LatentSettings
 from diffusae.metrics.purity import PuritySettings
 from diffusae.metrics.reconstruction import ReconstructionSettings
-from diffusae.metrics.subjects import Names, Subject
+from diffusae.metrics.subjects import SPLITS, Names, Subject
 
 NOT_AUDITED = dict.fromkeys(
     ("faithfulness", "spatial", "global", "global_together", "steering", "erasure", "decisions"),
@@ -99,7 +99,7 @@ class Audit:
     """
 
     metric: str
-    oracle: Callable[[Names], list[str]]
+    oracle: list[str]
     rows: Callable[[Bench, Subject], list[Result]]
 
 
@@ -164,74 +164,59 @@ def cohesion_rows(bench: Bench, subject: Subject) -> list[Result]:
     )
 
 
-def latent_rows(kind: str) -> Callable[[Bench, Subject], list[Result]]:
-    """Entropy of the labels of one kind, noun or style, and of nouns with it which latents are
+def latent_rows(kind: str, bench: Bench, subject: Subject) -> list[Result]:
+    """Entropy of the labels of one kind, noun or style, and with nouns also which latents are
     context-free.
     """
-
-    def rows(bench: Bench, subject: Subject) -> list[Result]:
-        settings = bench.settings_of(LatentSettings, "latents")
-        pictures, (values, indices) = subject.pictures["test"], subject.codes["test"]
-        statistics = LatentStatistics(subject.d_sae, subject.grid, n_top=settings.n_top)
-        for image_id, v, i in zip(pictures.image_ids, values, indices, strict=True):
-            statistics.add(image_id, v, i)
-        votes: dict[str, Votes] = {
-            kind: {
-                image_id: sorted(seen.masks) if kind == "noun" else _value(seen.factors, kind)
-                for image_id, seen in zip(pictures.image_ids, pictures.seen, strict=True)
-            }
+    settings = bench.settings_of(LatentSettings, "latents")
+    pictures, (values, indices) = subject.pictures["test"], subject.codes["test"]
+    statistics = LatentStatistics(subject.d_sae, subject.grid, n_top=settings.n_top)
+    for image_id, v, i in zip(pictures.image_ids, values, indices, strict=True):
+        statistics.add(image_id, v, i)
+    votes: dict[str, Votes] = {
+        kind: {
+            image_id: sorted(seen.masks) if kind == "noun" else _value(seen.factors, kind)
+            for image_id, seen in zip(pictures.image_ids, pictures.seen, strict=True)
         }
-        found = latent_results(
-            latent_table(statistics.table(), votes=votes, judging=settings),
-            votes=votes,
-            judging=settings,
-            shuffled_position_share=[0.0] * subject.d_sae,
-            random_stability=None,
-            cell=bench.cell,
-            **bench.resampling,
-        )
-        wanted = {f"{kind}_entropy"} | ({"context_free_fraction"} if kind == "noun" else set())
-        return [row for row in found if row.metric in wanted]
-
-    return rows
+    }
+    found = latent_results(
+        latent_table(statistics.table(), votes=votes, judging=settings),
+        votes=votes,
+        judging=settings,
+        shuffled_position_share=[0.0] * subject.d_sae,
+        random_stability=None,
+        cell=bench.cell,
+        **bench.resampling,
+    )
+    wanted = {f"{kind}_entropy"} | ({"context_free_fraction"} if kind == "noun" else set())
+    return [row for row in found if row.metric in wanted]
 
 
 def _value(factors: Mapping[str, str], name: str) -> list[str]:
     return [factors[name]] if name in factors else []
 
 
-def purity_of(bench: Bench, subject: Subject) -> list[Result]:
-    """Entropy and sigma of the whole factors of a latent's top pictures."""
+def purity_of(factor: str, bench: Bench, subject: Subject) -> list[Result]:
+    """Entropy and sigma of a whole factor over a latent's top pictures."""
     settings = bench.settings_of(PuritySettings, "purity")
-    labels = {
-        factor: ClassLabels(_classes(subject, "test", factor), list(values))
-        for factor, values in subject.names.factors.items()
-    }
+    values = list(subject.names.factors[factor])
+    labels = {factor: ClassLabels(_classes(subject, "test", factor), values)}
     strengths = subject.of_pictures["test"].toarray()
     return purity_rows(strengths, labels, judging=settings, cell=bench.cell, **bench.resampling)
 
 
-def knowledge_rows(bench: Bench, subject: Subject) -> list[Result]:
-    """How well a linear probe reads the whole factors from the pictures' mean codes."""
+def knowledge_rows(factor: str, bench: Bench, subject: Subject) -> list[Result]:
+    """How well a linear probe reads a whole factor from the pictures' mean codes."""
     settings = bench.settings_of(KnowledgeSettings, "knowledge")
-    rows = []
-    for factor, values in subject.names.factors.items():
-        examples = []
-        for split in ("dictionary", "tune", "test"):
-            classes = _classes(subject, split, factor)
-            known = np.flatnonzero(classes >= 0)
-            codes = subject.of_pictures[split].toarray()[known]
-            examples.append(Examples(codes, classes[known]))
-        reading = None
-        if all(len(one.classes) for one in examples):
-            fitting, tuning, test = examples
-            reading = linear_probe(
-                fitting, tuning, test, n_classes=len(values), ridges=settings.ridges
-            )
-        rows.append(
-            knowledge_row(factor, "codes", reading, baselines={}, cell=bench.cell, details={})
-        )
-    return rows
+    examples, n_classes = [], len(subject.names.factors[factor])
+    for split in SPLITS:
+        classes = _classes(subject, split, factor)
+        known = np.flatnonzero(classes >= 0)
+        examples.append(Examples(subject.of_pictures[split].toarray()[known], classes[known]))
+    reading = None
+    if all(len(one.classes) for one in examples):
+        reading = linear_probe(*examples, n_classes=n_classes, ridges=settings.ridges)
+    return [knowledge_row(factor, "codes", reading, baselines={}, cell=bench.cell, details={})]
 
 
 def _classes(subject: Subject, split: str, factor: str) -> np.ndarray:
@@ -253,24 +238,27 @@ def reconstruction_rows(bench: Bench, subject: Subject) -> list[Result]:
     return [Result("explained_variance", own, True, "ratio", dict(bench.cell))]
 
 
-def _objects(names: Names) -> list[str]:
-    return ["noun", "stuff"]
+AUDITED = ("composition", "cohesion", "latents", "purity", "knowledge", "reconstruction")
+"""Metrics with an audit, beside truth itself."""
 
 
-def _whole(names: Names) -> list[str]:
-    return list(names.factors)
-
-
-AUDITS = (
-    Audit("composition", _objects, composition_rows),
-    Audit("cohesion", _objects, cohesion_rows),
-    Audit("latents", _objects, latent_rows("noun")),
-    Audit("latents", _whole, latent_rows("style")),
-    Audit("purity", _whole, purity_of),
-    Audit("knowledge", _whole, knowledge_rows),
-    Audit("reconstruction", _objects, reconstruction_rows),
-)
-"""The audits. A metric that asks for nouns and for styles has two, with an oracle each."""
+def audits(names: Names) -> list[Audit]:
+    """The audits. A metric that asks for nouns and for styles has one for each, since its oracle
+    has latents for what it asks alone.
+    """
+    objects = ["noun", "stuff"]
+    found = [
+        Audit("composition", objects, composition_rows),
+        Audit("cohesion", objects, cohesion_rows),
+        Audit("latents", objects, partial(latent_rows, "noun")),
+        Audit("reconstruction", objects, reconstruction_rows),
+    ]
+    if "style" in names.factors:
+        found.append(Audit("latents", ["style"], partial(latent_rows, "style")))
+    for factor in names.factors:
+        found.append(Audit("purity", [factor], partial(purity_of, factor)))
+        found.append(Audit("knowledge", [factor], partial(knowledge_rows, factor)))
+    return found
 
 
 def reordered(directions: Tensor, seed: int) -> Tensor:

@@ -6,24 +6,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from diffusae.concepts.settings import DictionarySettings
-from diffusae.errors import UserError, unknown
+from diffusae.errors import unknown
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
-from diffusae.evaluation.sensitivity import smallest_difference
+from diffusae.evaluation.sensitivity import ORACLE, smallest_difference
 from diffusae.evaluation.stability import matched_cosines, matched_maps
-from diffusae.metrics.audit import AUDITS, Bench, reordered
+from diffusae.metrics.audit import AUDITED, Bench, audits, reordered
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.metrics.subjects import Subject, Subjects, sae_of, subjects_of
-from diffusae.metrics.truth_rows import VERSION, TruthSettings, neuron_rows, truth_rows
+from diffusae.metrics.truth_rows import VERSION, TruthSettings, reference_rows, truth_rows
 from diffusae.study.study import Study
 
 AUDIT = "audit_"
 """How the names of the rows of audited metrics begin."""
-ORACLE, PERMUTED, RANDOM = "oracle", "permuted_labels", "random_weights"
+PERMUTED, RANDOM = "permuted_labels", "random_weights"
 Rows = Callable[[Subject], list[Result]]
 
 
@@ -35,9 +36,7 @@ def benchmark_rows(study: Study, settings: TruthSettings, embedding: Embedding) 
     resampling: Resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
     cell = study.cell.coordinates()
     permuted = subjects.trained.permuted(study.seed)
-    beside: Mapping[str, Mapping[str, Result]] = {}
-    if subjects.updates is not None:
-        beside = neuron_rows(subjects.trained, subjects.updates, settings, cell, resampling)
+    beside = reference_rows(subjects.trained, subjects.updates, settings, cell, resampling)
     rows = _compared(
         lambda subject: truth_rows(subject, settings, cell, resampling),
         subjects,
@@ -47,25 +46,21 @@ def benchmark_rows(study: Study, settings: TruthSettings, embedding: Embedding) 
     rows = [_beside(row, beside) for row in rows]
     rows += _stability(subjects, settings, cell, resampling)
     bench = Bench(embedding, settings.audit, DictionarySettings.of(study.cfg), cell, resampling)
-    for audit in AUDITS:
+    for audit in audits(subjects.trained.names):
         if audit.metric in settings.audit:
-            oracle = subjects.trained.oracle(audit.oracle(subjects.trained.names))
             made = _compared(
-                lambda subject, rows_of=audit.rows: rows_of(bench, subject),
+                partial(audit.rows, bench),
                 subjects,
                 permuted,
-                oracle,
+                subjects.trained.oracle(audit.oracle),
             )
-            rows += [
-                replace(
-                    row,
-                    metric=f"{AUDIT}{row.metric}",
-                    details={"audited": audit.metric, **row.details},
-                )
-                for row in made
-            ]
+            rows += [_audited(audit.metric, row) for row in made]
     about = {"sae": study.cfg.sae.tag}
     return [replace(row, details=about | row.details) for row in rows]
+
+
+def _audited(metric: str, row: Result) -> Result:
+    return replace(row, metric=f"{AUDIT}{row.metric}", details={"audited": metric} | row.details)
 
 
 def _compared(
@@ -146,17 +141,16 @@ def _stability(
 
 
 def _faults(study: Study, settings: TruthSettings) -> Iterator[str]:
-    known = [audit.metric for audit in AUDITS]
     for name in settings.audit:
-        if name not in known:
-            yield str(unknown("metric in evaluation.audit:", name, dict.fromkeys(known)))
+        if name not in AUDITED:
+            yield str(unknown("metric in evaluation.audit:", name, AUDITED))
     if study.held_out.coded and settings.other_tags:
         yield (
             "evaluation.other_tags needs stored updates, and activations.held_out=codes stores"
             " codes of one autoencoder; set evaluation.other_tags=[]"
         )
     if study.cfg.sae.tag in settings.other_tags:
-        raise UserError(
+        yield (
             f"evaluation.other_tags names {study.cfg.sae.tag}, which is this autoencoder; name"
             " those of other seeds"
         )
@@ -180,7 +174,7 @@ METRIC = Metric(
     title="Do latents equal what the pictures show, and do the metrics tell truth from chance?",
     section="truth",
     chart=_chart,
-    claims={"recovery": "Some latent equals what the pictures show"},
+    claims={"recovery": "Latents equal what the pictures show, better than neurons and chance"},
     settings=TruthSettings,
     rows=benchmark_rows,
     made_from=("train", "annotate"),

@@ -180,55 +180,63 @@ def _split(
     return Features(own, features["tune"], features["test"]), truth
 
 
-def neuron_rows(
+def reference_rows(
     subject: Subject,
-    updates: Mapping[str, np.ndarray],
+    updates: Mapping[str, np.ndarray] | None,
     settings: TruthSettings,
     cell: Mapping[str, Any],
     resampling: Resampling,
 ) -> dict[str, dict[str, Result]]:
-    """The same figures read from updates: by the name of the baseline, then of the row.
+    """The same figures of readers without latents: by the reader's name, then by the row's.
 
-    `neurons`: entries of the update in the place of latents, with either sign. `dense_probe`: a
-    probe that reads all entries.
+    `always_yes`: what a value that is always claimed would have. Where updates are stored, also
+    `neurons`, entries of the update in the place of latents, with either sign; and `dense_probe`,
+    which reads all entries.
     """
     kinds = kinds_of(subject, settings.minimum_pictures)
-    seed = resampling.get("seed", 0)
-    signed, probed, dense = [], {k: [] for k in settings.ks}, []
+    tests = [kind.labels["test"] for kind in kinds]
+    always = Told.of([(labels, np.ones_like(labels.flat)) for labels in tests])
+    columns: dict[str, Sequence[int]] = {"recovery": range(len(always.columns))}
+    for factor in dict.fromkeys(factor for factor, _ in always.columns):
+        own = [i for i, (name, _) in enumerate(always.columns) if name == factor]
+        columns[f"recovery_{factor}"] = own
+    probing = {f"probing_k{k}": columns["recovery"] for k in settings.ks}
+
+    def rows(told: Told, of: Mapping[str, Sequence[int]]) -> dict[str, Result]:
+        return {name: _row(name, told, own, cell, resampling) for name, own in of.items()}
+
+    made = {"always_yes": rows(always, columns | probing)}
+    if updates is None:
+        return made
+    signed, dense, probed = _of_updates(kinds, updates, settings, resampling.get("seed", 0))
+    made["neurons"] = rows(signed, columns)
+    for k, told in probed.items():
+        made["neurons"] |= rows(told, {f"probing_k{k}": columns["recovery"]})
+    made["dense_probe"] = rows(dense, columns | probing)
+    return made
+
+
+def _of_updates(
+    kinds: tuple[Kind, Kind], updates: Mapping[str, np.ndarray], settings: TruthSettings, seed: int
+) -> tuple[Told, Told, dict[int, Told]]:
+    """What single entries tell, what all entries tell, and what k entries tell."""
+    signed, dense, probed = [], [], {k: [] for k in settings.ks}
     for kind, local in zip(kinds, (True, False), strict=True):
+        test = kind.labels["test"]
         own = {
             split: x.reshape(-1, x.shape[2]) if local else x.mean(axis=1)
             for split, x in updates.items()
         }
         features, truth = _split(own, kind, settings, seed)
-        both = {split: np.concatenate([x, -x], axis=1) for split, x in own.items()}
-        signs, _ = _split(both, kind, settings, seed)
-        signed.append(_neurons(signs, truth, kind))
+        chosen, tested = (
+            sparse.csc_array(np.concatenate([x, -x], axis=1))
+            for x in (features.fitting, features.test)
+        )
+        signed.append((test, says(tested, best_latents(chosen, truth.fitting))))
+        dense.append((test, dense_probe(features, truth, ridge=settings.ridge)))
         for k, answers in sparse_probes(features, truth, settings.ks, ridge=settings.ridge).items():
-            probed[k].append((kind.labels["test"], answers))
-        answers = dense_probe(features, truth, ridge=settings.ridge)
-        dense.append((kind.labels["test"], answers))
-    neurons, probe = Told.of(signed), Told.of(dense)
-    columns = {"recovery": range(len(probe.columns))}
-    for factor in dict.fromkeys(factor for factor, _ in probe.columns):
-        columns[f"recovery_{factor}"] = [i for i, (f, _) in enumerate(probe.columns) if f == factor]
-    of_probe = columns | {f"probing_k{k}": columns["recovery"] for k in settings.ks}
-    made = {
-        "neurons": {n: _row(n, neurons, of, cell, resampling) for n, of in columns.items()},
-        "dense_probe": {n: _row(n, probe, of, cell, resampling) for n, of in of_probe.items()},
-    }
-    for k, parts in probed.items():
-        told = Told.of(parts)
-        name = f"probing_k{k}"
-        made["neurons"][name] = _row(name, told, columns["recovery"], cell, resampling)
-    return made
-
-
-def _neurons(features: Features, truth: Truth, kind: Kind) -> tuple[Labels, np.ndarray]:
-    """The best single entries, chosen on the rows that probes are fitted on."""
-    # A sparse matrix leaves zeros out: an entry of exactly 0 never says yes.
-    best = best_latents(sparse.csc_array(features.fitting), truth.fitting)
-    return kind.labels["test"], says(sparse.csc_array(features.test), best)
+            probed[k].append((test, answers))
+    return Told.of(signed), Told.of(dense), {k: Told.of(of_k) for k, of_k in probed.items()}
 
 
 def _absorption(
