@@ -91,9 +91,13 @@ def twin_of(study: Study) -> Iterator[Study]:
 
 
 def _compared(study: Study) -> Study:
-    """The study with its twin as the autoencoder that a metric with `other_tag` compares with."""
+    """The study with its twin as the autoencoder that a metric with `other_tag` or `other_tags`
+    compares with.
+    """
     if _is_compared(study) and "other_tag" in study.cfg.evaluation:
         study.cfg.evaluation.other_tag = _twin_tag(study)
+    if _is_compared(study) and "other_tags" in study.cfg.evaluation:
+        study.cfg.evaluation.other_tags = [_twin_tag(study)]
     return study
 
 
