@@ -26,6 +26,7 @@ GRID, CELL = (4, 4), {"model": "made", "block": "mid", "t": 0.5, "conditioning":
 COUNTS = {"dictionary": 50, "tune": 30, "test": 40}
 WORLD = Names(("fish", "star", "sky"), ("sky",), {"style": ("flat", "neon")})
 RESAMPLING = {"n_resamples": 60, "seed": 0}
+EVALUATION = ["evaluation=truth"]
 LATENTS = {"fish": 2, "star": 5, "neon": 7}
 """The planted latents of 9; the others are noise."""
 
@@ -84,8 +85,9 @@ def subject() -> Subject:
 
 @cache
 def settings() -> TruthSettings:
-    cfg = compose("evaluate", ["evaluation=truth", "evaluation.ks=[1,2]"])
-    return TruthSettings.of(cfg)
+    few = "evaluation.audit.composition.settings"
+    overrides = [f"{few}.top_n=[1]", f"{few}.weighting=[activation]", f"{few}.scale=[absolute]"]
+    return TruthSettings.of(compose("evaluate", [*EVALUATION, "evaluation.ks=[1,2]", *overrides]))
 
 
 def rows_of(one: Subject, **others):
@@ -133,14 +135,14 @@ def test_neurons_and_a_dense_probe_read_updates_and_without_them_are_left_out():
     readers = reference_rows(subject(), updates, settings(), CELL, RESAMPLING)
     assert set(readers) == {"always_yes", "neurons", "dense_probe"}
     assert readers["neurons"]["recovery_noun"].value > 0.75
-    assert readers["dense_probe"]["recovery_style"].value > 0.95
+    assert readers["dense_probe"]["recovery_style"].value > 0.9
     without = reference_rows(subject(), None, settings(), CELL, RESAMPLING)
     assert set(without) == {"always_yes"}
 
 
 @cache
 def audited():
-    cfg = compose("evaluate", ["evaluation=truth"])
+    cfg = compose("evaluate", EVALUATION)
     bench = Bench(Words, settings().audit, DictionarySettings.of(cfg), CELL, RESAMPLING)
     found = {}
     for audit in audits(WORLD):
@@ -200,7 +202,7 @@ def test_the_whole_benchmark_has_every_subject_beside_every_figure(monkeypatch):
     )
     made = Subjects(subject(), subject().permuted(9), {"seed1": other}, None)
     monkeypatch.setattr(truth, "subjects_of", lambda study, tags: made)
-    study = Study(compose("evaluate", ["evaluation=truth"]))
+    study = Study(compose("evaluate", EVALUATION))
     rows = truth.benchmark_rows(study, replace(settings(), n_resamples=50), Words)
     by_name = {row.metric: row for row in rows}
     assert by_name["stability_maps"].value == pytest.approx(1), "the same latents in another order"
@@ -215,7 +217,7 @@ def test_the_whole_benchmark_has_every_subject_beside_every_figure(monkeypatch):
 
 
 def test_wrong_settings_are_refused_before_anything_is_loaded():
-    wrong = ["evaluation=truth", "evaluation.other_tags=[k10]", "+evaluation.audit.spatial={}"]
+    wrong = [*EVALUATION, "evaluation.other_tags=[k10]", "+evaluation.audit.spatial={}"]
     with pytest.raises(UserError) as error:
         together(evaluation_faults(Study(compose("evaluate", wrong))))
     assert "is this autoencoder" in str(error.value)

@@ -44,7 +44,8 @@ class Labels:
     @property
     def flat(self) -> Bool[np.ndarray, "rows columns"]:
         """One row a place, picture by picture."""
-        return self.holds.reshape(-1, len(self.columns))
+        pictures, places, columns = self.holds.shape
+        return self.holds.reshape(pictures * places, columns)
 
     @property
     def pictures(self) -> Int[np.ndarray, " columns"]:
