@@ -218,7 +218,9 @@ def test_the_whole_benchmark_has_every_subject_beside_every_figure(monkeypatch):
 
 def test_wrong_settings_are_refused_before_anything_is_loaded():
     wrong = [*EVALUATION, "evaluation.other_tags=[k10]", "+evaluation.audit.spatial={}"]
+    wrong.append("evaluation.audit.cohesion.minimum_items=0")
     with pytest.raises(UserError) as error:
         together(evaluation_faults(Study(compose("evaluate", wrong))))
     assert "is this autoencoder" in str(error.value)
+    assert "evaluation.audit.cohesion: evaluation.minimum_items=0" in str(error.value)
     assert "'spatial'" in str(error.value) and "composition" in str(error.value)

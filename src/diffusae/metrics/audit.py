@@ -35,6 +35,7 @@ from diffusae.evaluation.knowledge import knowledge_row
 from diffusae.evaluation.label_entropy import Votes
 from diffusae.evaluation.label_probe import Examples, linear_probe
 from diffusae.evaluation.latents import latent_results, latent_table
+from diffusae.evaluation.metric_settings import PART, MetricSettings
 from diffusae.evaluation.purity import Labels as ClassLabels
 from diffusae.evaluation.purity import purity_rows
 from diffusae.evaluation.reconstruction import PictureSums
@@ -52,6 +53,22 @@ NOT_AUDITED = dict.fromkeys(
     "it makes new pictures, which stored codes cannot stand for",
 )
 """Metrics without an audit, and why."""
+
+
+AUDITED: Mapping[str, type[MetricSettings]] = {
+    "composition": CompositionSettings,
+    "cohesion": CohesionSettings,
+    "latents": LatentSettings,
+    "purity": PuritySettings,
+    "knowledge": KnowledgeSettings,
+    "reconstruction": ReconstructionSettings,
+}
+"""Metrics with an audit, beside truth itself, and their settings."""
+
+
+def settings_of(metric: str, given: Mapping[str, Any]) -> Any:
+    """The settings of an audited metric; `UserError` for values that it refuses."""
+    return AUDITED[metric].of(OmegaConf.create({PART: {"name": metric, **given}}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +93,9 @@ class Bench:
         """The embedding, loaded once."""
         return self.embedding()
 
-    def settings_of(self, kind: Any, metric: str) -> Any:
-        """A metric's own settings; `UserError` for values that it refuses."""
-        given = {"name": metric, **self.settings[metric]}
-        return kind.of(OmegaConf.create({"evaluation": given}))
+    def settings_of(self, metric: str) -> Any:
+        """A metric's own settings."""
+        return settings_of(metric, self.settings[metric])
 
     def dictionary_of(self, subject: Subject) -> ConceptDictionary:
         """The concept dictionary of a subject, made once."""
@@ -128,7 +144,7 @@ def _dictionary(
 
 def composition_rows(bench: Bench, subject: Subject) -> list[Result]:
     """Mean IoU, with the dictionary and the thresholds of this subject."""
-    settings = bench.settings_of(CompositionSettings, "composition")
+    settings = bench.settings_of("composition")
     known, vectors = embed_labels(bench.words, subject.names.labels)
     dictionary = bench.dictionary_of(subject)
     space = ConceptSpace(
@@ -158,7 +174,7 @@ def cohesion_rows(bench: Bench, subject: Subject) -> list[Result]:
         bench.dictionary_of(subject).table,
         bench.words,
         subject.names.labels,
-        bench.settings_of(CohesionSettings, "cohesion"),
+        bench.settings_of("cohesion"),
         cell=bench.cell,
         seed=bench.resampling.get("seed", 0),
     )
@@ -168,7 +184,7 @@ def latent_rows(kind: str, bench: Bench, subject: Subject) -> list[Result]:
     """Entropy of the labels of one kind, noun or style, and with nouns also which latents are
     context-free.
     """
-    settings = bench.settings_of(LatentSettings, "latents")
+    settings = bench.settings_of("latents")
     pictures, (values, indices) = subject.pictures["test"], subject.codes["test"]
     statistics = LatentStatistics(subject.d_sae, subject.grid, n_top=settings.n_top)
     for image_id, v, i in zip(pictures.image_ids, values, indices, strict=True):
@@ -198,7 +214,7 @@ def _value(factors: Mapping[str, str], name: str) -> list[str]:
 
 def purity_of(factor: str, bench: Bench, subject: Subject) -> list[Result]:
     """Entropy and sigma of a whole factor over a latent's top pictures."""
-    settings = bench.settings_of(PuritySettings, "purity")
+    settings = bench.settings_of("purity")
     values = list(subject.names.factors[factor])
     labels = {factor: ClassLabels(_classes(subject, "test", factor), values)}
     strengths = subject.of_pictures["test"].toarray()
@@ -207,7 +223,7 @@ def purity_of(factor: str, bench: Bench, subject: Subject) -> list[Result]:
 
 def knowledge_rows(factor: str, bench: Bench, subject: Subject) -> list[Result]:
     """How well a linear probe reads a whole factor from the pictures' mean codes."""
-    settings = bench.settings_of(KnowledgeSettings, "knowledge")
+    settings = bench.settings_of("knowledge")
     examples, n_classes = [], len(subject.names.factors[factor])
     for split in SPLITS:
         classes = _classes(subject, split, factor)
@@ -227,7 +243,6 @@ def _classes(subject: Subject, split: str, factor: str) -> np.ndarray:
 
 def reconstruction_rows(bench: Bench, subject: Subject) -> list[Result]:
     """Explained variance of the test updates; nothing where they are not stored."""
-    bench.settings_of(ReconstructionSettings, "reconstruction")
     if subject.rebuilt is None:
         return []
     sums = PictureSums()
@@ -236,10 +251,6 @@ def reconstruction_rows(bench: Bench, subject: Subject) -> list[Result]:
         sums.add(one, {"own": again})
     own = sums.estimates("own", **bench.resampling)["explained_variance"]
     return [Result("explained_variance", own, True, "ratio", dict(bench.cell))]
-
-
-AUDITED = ("composition", "cohesion", "latents", "purity", "knowledge", "reconstruction")
-"""Metrics with an audit, beside truth itself."""
 
 
 def audits(names: Names) -> list[Audit]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from diffusae.concepts.settings import DictionarySettings
-from diffusae.errors import unknown
+from diffusae.errors import UserError, unknown
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
 from diffusae.evaluation.sensitivity import ORACLE, smallest_difference
 from diffusae.evaluation.stability import matched_cosines, matched_maps
-from diffusae.metrics.audit import AUDITED, Bench, audits, reordered
+from diffusae.metrics.audit import AUDITED, Bench, audits, reordered, settings_of
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.metrics.subjects import Subject, Subjects, sae_of, subjects_of
 from diffusae.metrics.truth_rows import VERSION, TruthSettings, reference_rows, truth_rows
@@ -141,9 +141,14 @@ def _stability(
 
 
 def _faults(study: Study, settings: TruthSettings) -> Iterator[str]:
-    for name in settings.audit:
+    for name, given in settings.audit.items():
         if name not in AUDITED:
             yield str(unknown("metric in evaluation.audit:", name, AUDITED))
+            continue
+        try:
+            settings_of(name, given)
+        except UserError as error:
+            yield from (f"evaluation.audit.{name}: {fault}" for fault in error.faults)
     if study.held_out.coded and settings.other_tags:
         yield (
             "evaluation.other_tags needs stored updates, and activations.held_out=codes stores"
