@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy import sparse
 
-from diffusae.evaluation.proportion import Z95
+from diffusae.evaluation.proportion import wilson
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
@@ -160,9 +160,9 @@ def mean_over(
     spread = spread[np.isfinite(spread).any(axis=1)]
     low, high = percentile_interval(np.nanmean(spread, axis=1)) if len(spread) else (value, value)
     if low == high:
-        # No picture differs: Wilson's interval for n pictures of which all, or none, are right.
-        width = Z95**2 / (n + Z95**2)
-        low, high = max(low - width, least), min(high + width, 1.0)
+        # No picture differs: Wilson's interval for n pictures, on the range of the figure.
+        ends = wilson((value - least) / (1 - least), n)
+        low, high = (min(max(least + (1 - least) * end, least), 1.0) for end in ends)
     return Estimate(value, (low, high), n)
 
 

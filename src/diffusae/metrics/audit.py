@@ -49,7 +49,16 @@ from diffusae.metrics.reconstruction import ReconstructionSettings
 from diffusae.metrics.subjects import SPLITS, Names, Subject
 
 NOT_AUDITED = dict.fromkeys(
-    ("faithfulness", "spatial", "global", "global_together", "steering", "erasure", "decisions"),
+    (
+        "faithfulness",
+        "spatial",
+        "global",
+        "global_together",
+        "steering",
+        "erasure",
+        "times",
+        "decisions",
+    ),
     "it makes new pictures, which stored codes cannot stand for",
 )
 """Metrics without an audit, and why."""

@@ -29,6 +29,7 @@ _HERE = {
     "knowledge": "knowledge:METRIC",
     "steering": "text_steering:METRIC",
     "erasure": "erasure:METRIC",
+    "times": "times:METRIC",
     "decisions": "decisions:METRIC",
     "truth": "truth:METRIC",
 }
