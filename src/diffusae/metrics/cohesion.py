@@ -82,7 +82,6 @@ def cohesion_of(
         *(known[name] for name in ("latent", "label", "count")), strict=True
     ):
         counts[row[latent], column[label]] = count
-    vocabulary = build(study.cfg.annotator, "annotator").labels
     return cohesion_results(
         Items(counts, vectors),
         vocabulary=embed_labels(words, vocabulary)[1],
