@@ -63,7 +63,6 @@ NOT_AUDITED = dict.fromkeys(
 )
 """Metrics without an audit, and why."""
 
-
 AUDITED: Mapping[str, type[MetricSettings]] = {
     "composition": CompositionSettings,
     "cohesion": CohesionSettings,
@@ -124,7 +123,7 @@ class Audit:
     """
 
     metric: str
-    oracle: list[str]
+    oracle: tuple[str, ...]
     rows: Callable[[Bench, Subject], list[Result]]
 
 
@@ -266,7 +265,7 @@ def audits(names: Names) -> list[Audit]:
     """The audits. A metric that asks for nouns and for styles has one for each, since its oracle
     has latents for what it asks alone.
     """
-    objects = ["noun", "stuff"]
+    objects = ("noun", "stuff")
     found = [
         Audit("composition", objects, composition_rows),
         Audit("cohesion", objects, cohesion_rows),
@@ -274,10 +273,10 @@ def audits(names: Names) -> list[Audit]:
         Audit("reconstruction", objects, reconstruction_rows),
     ]
     if "style" in names.factors:
-        found.append(Audit("latents", ["style"], partial(latent_rows, "style")))
+        found.append(Audit("latents", ("style",), partial(latent_rows, "style")))
     for factor in names.factors:
-        found.append(Audit("purity", [factor], partial(purity_of, factor)))
-        found.append(Audit("knowledge", [factor], partial(knowledge_rows, factor)))
+        found.append(Audit("purity", (factor,), partial(purity_of, factor)))
+        found.append(Audit("knowledge", (factor,), partial(knowledge_rows, factor)))
     return found
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,24 +36,21 @@ def benchmark_rows(study: Study, settings: TruthSettings, embedding: Embedding) 
     resampling: Resampling = {"n_resamples": settings.n_resamples, "seed": study.seed}
     cell = study.cell.coordinates()
     permuted = subjects.trained.permuted(study.seed)
+    oracle = cache(subjects.trained.oracle)  # audits of the same factors share its dictionary
     beside = reference_rows(subjects.trained, subjects.updates, settings, cell, resampling)
     rows = _compared(
         lambda subject: truth_rows(subject, settings, cell, resampling),
         subjects,
         permuted,
-        subjects.trained.oracle(),
+        oracle(None),
     )
     rows = [_beside(row, beside) for row in rows]
     rows += _stability(subjects, settings, cell, resampling)
     bench = Bench(embedding, settings.audit, DictionarySettings.of(study.cfg), cell, resampling)
     for audit in audits(subjects.trained.names):
         if audit.metric in settings.audit:
-            made = _compared(
-                partial(audit.rows, bench),
-                subjects,
-                permuted,
-                subjects.trained.oracle(audit.oracle),
-            )
+            rows_of = partial(audit.rows, bench)
+            made = _compared(rows_of, subjects, permuted, oracle(audit.oracle))
             rows += [_audited(audit.metric, row) for row in made]
     about = {"sae": study.cfg.sae.tag}
     return [replace(row, details=about | row.details) for row in rows]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from diffusae.report.grid import grid_charts
 from diffusae.report.sections import Books, Section, View
 from diffusae.report.study import FinishedStudy
-from diffusae.report.truth import AUDIT, METRIC, audited, recovered
+from diffusae.report.truth import AUDIT, audited, recovered
+
+NAME = "truth"
 
 
 def view(study: FinishedStudy, books: Books) -> View | None:
     """The chart of recovery and the table of all audited figures."""
-    rows = [row for row in study.results if study.shows.section(row.metric) == METRIC]
+    rows = [row for row in study.results if study.shows.section(row.metric) == NAME]
     if not rows:
         return None
     chart = recovered(rows)
@@ -19,7 +22,9 @@ def view(study: FinishedStudy, books: Books) -> View | None:
     )
     drawn = None if chart is None else books.charts.chart(chart, alt=alt)
     audits = {row.metric for row in rows if row.metric.startswith(AUDIT)}
-    return {"drawn": drawn, "audited": audited(rows), "audits": audits}
+    titles = study.shows.charts(lambda one: one.section == NAME)
+    over_grid = grid_charts(study.results, titles, books.charts)
+    return {"drawn": drawn, "over_grid": over_grid, "audited": audited(rows), "audits": audits}
 
 
-SECTION = Section(METRIC, "Truth", view)
+SECTION = Section(NAME, "Truth", view)
