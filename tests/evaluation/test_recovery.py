@@ -19,7 +19,7 @@ from diffusae.evaluation.recovery import (
 def slow_best(codes: np.ndarray, true: np.ndarray) -> float:
     """Every code of every latent as its threshold."""
     tried = [
-        f1_score(true, codes[:, latent] >= threshold, zero_division=0)
+        f1_score(true, codes[:, latent] >= threshold, zero_division=0)  # pyright: ignore[reportArgumentType] - its stub is wrong
         for latent in range(codes.shape[1])
         for threshold in codes[:, latent][codes[:, latent] != 0]
     ]

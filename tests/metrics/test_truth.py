@@ -13,6 +13,7 @@ from composing import compose
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.errors import UserError, together
 from diffusae.evaluation.factors import Seen
+from diffusae.evaluation.result import Resampling
 from diffusae.evaluation.sensitivity import ORACLE
 from diffusae.metrics import truth
 from diffusae.metrics.audit import AUDITED, NOT_AUDITED, Bench, audits
@@ -21,11 +22,12 @@ from diffusae.metrics.registry import names
 from diffusae.metrics.subjects import Names, Pictures, Subject, Subjects
 from diffusae.metrics.truth_rows import TruthSettings, kinds_of, reference_rows, truth_rows
 from diffusae.study.study import Study
+from labelled_collection import value
 
 GRID, CELL = (4, 4), {"model": "made", "block": "mid", "t": 0.5, "conditioning": "cond"}
 COUNTS = {"dictionary": 50, "tune": 30, "test": 40}
 WORLD = Names(("fish", "star", "sky"), ("sky",), {"style": ("flat", "neon")})
-RESAMPLING = {"n_resamples": 60, "seed": 0}
+RESAMPLING: Resampling = {"n_resamples": 60, "seed": 0}
 EVALUATION = ["evaluation=truth"]
 LATENTS = {"fish": 2, "star": 5, "neon": 7}
 """The planted latents of 9; the others are noise."""
@@ -103,15 +105,15 @@ def test_planted_latents_are_found_and_scored_on_test_pictures():
     assert values["noun fish"]["f1"] == pytest.approx(2 / 3, abs=0.08), "recall 1/2, precision 1"
     assert rows["recovery_style"].details["values"]["style neon"]["latent"] == 7
     assert rows["recovery_style"].estimate.n == COUNTS["test"]
-    assert rows["probing_k1"].value < rows["probing_k2"].value <= 1
+    assert value(rows["probing_k1"]) < value(rows["probing_k2"]) <= 1
 
 
 def test_an_oracle_recovers_everything_and_permuted_labels_nothing():
     oracle, chance = rows_of(subject().oracle()), rows_of(subject().permuted(0))
     always = reference_rows(subject(), None, settings(), CELL, RESAMPLING)["always_yes"]
     for name in ("recovery", "recovery_noun", "recovery_stuff", "recovery_colour", "probing_k1"):
-        assert oracle[name].value > 0.99
-        assert chance[name].value < always[name].value + 0.1
+        assert value(oracle[name]) > 0.99
+        assert value(chance[name]) < value(always[name]) + 0.1
     assert oracle["absorption"].value == 0
     assert chance["absorption"].value is None, "nothing is recovered, so nothing can be absorbed"
 
@@ -134,8 +136,8 @@ def test_neurons_and_a_dense_probe_read_updates_and_without_them_are_left_out():
     }
     readers = reference_rows(subject(), updates, settings(), CELL, RESAMPLING)
     assert set(readers) == {"always_yes", "neurons", "dense_probe"}
-    assert readers["neurons"]["recovery_noun"].value > 0.75
-    assert readers["dense_probe"]["recovery_style"].value > 0.9
+    assert value(readers["neurons"]["recovery_noun"]) > 0.75
+    assert value(readers["dense_probe"]["recovery_style"]) > 0.9
     without = reference_rows(subject(), None, settings(), CELL, RESAMPLING)
     assert set(without) == {"always_yes"}
 

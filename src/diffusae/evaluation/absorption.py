@@ -26,10 +26,9 @@ from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from diffusae.evaluation.factors import Labels
-from diffusae.evaluation.recovery import best_latents, mean_over, says
+from diffusae.evaluation.recovery import SparseCodes, best_latents, mean_over, says
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling
 
 Family = tuple[tuple[str, str], Labels]
@@ -62,8 +61,8 @@ class Pairs:
 
 
 def absorption(
-    choosing: tuple[sparse.csc_array, Labels, Sequence[Family]],
-    test: tuple[sparse.csc_array, Labels, Sequence[Family]],
+    choosing: tuple[SparseCodes, Labels, Sequence[Family]],
+    test: tuple[SparseCodes, Labels, Sequence[Family]],
     *,
     minimum_f1: float,
     minimum_pictures: int,
@@ -110,7 +109,7 @@ def mean_absorption(pairs: Pairs, **resampling: Unpack[Resampling]) -> Estimate:
     return mean_over(pairs.absorption, range(len(pairs.names)), n=n, least=-1.0, **resampling)
 
 
-def _without(codes: sparse.csc_array, latent: int) -> sparse.csc_array:
+def _without(codes: SparseCodes, latent: int) -> SparseCodes:
     """The codes with one latent silent."""
     kept = codes.copy()
     kept.data[kept.indptr[latent] : kept.indptr[latent + 1]] = 0

@@ -123,7 +123,7 @@ def children(labels: Labels) -> list[tuple[tuple[str, str], Labels]]:
         factor: [i for i, (name, _) in enumerate(labels.columns) if name == factor]
         for factor in ("noun", "colour")
     }
-    hierarchy = [(OBJECT, labels.only(of_factor["noun"]))]
+    hierarchy: list[tuple[tuple[str, str], Labels]] = [(OBJECT, labels.only(of_factor["noun"]))]
     for noun in of_factor["noun"]:
         coloured = labels.only(of_factor["colour"])
         name = labels.columns[noun][1]

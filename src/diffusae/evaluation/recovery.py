@@ -31,10 +31,13 @@ from diffusae.evaluation.result import (
     percentile_interval,
 )
 
+SparseCodes = Any
+"""A `scipy.sparse.csc_array` [rows, latents]; SciPy's own types do not know its shape."""
+
 
 def sparse_codes(
     values: Float[np.ndarray, "n P k"], indices: Int[np.ndarray, "n P k"], d_sae: int
-) -> sparse.csc_array:
+) -> SparseCodes:
     """Codes as a matrix [n * P, d_sae], picture by picture; padding, which is 0, is left out."""
     k = values.shape[-1]
     entries = values.reshape(-1).astype(np.float32)
@@ -44,11 +47,13 @@ def sparse_codes(
     return sparse.csc_array((entries[kept], places), shape=(values.size // max(k, 1), d_sae))
 
 
-def pooled(codes: sparse.csc_array, places: int) -> sparse.csc_array:
+def pooled(codes: SparseCodes, places: int) -> SparseCodes:
     """The mean of every latent over the places of each picture, [pictures, latents]."""
     n = codes.shape[0] // places
     rows = np.repeat(np.arange(n), places)
-    mean = sparse.csr_array((np.full(len(rows), 1 / places, np.float32), (rows, range(len(rows)))))
+    mean: SparseCodes = sparse.csr_array(
+        (np.full(len(rows), 1 / places, np.float32), (rows, range(len(rows))))
+    )
     return sparse.csc_array(mean @ codes) if n else sparse.csc_array((0, codes.shape[1]))
 
 
@@ -61,7 +66,7 @@ class Best:
     f1: Float[np.ndarray, " columns"]
 
 
-def best_latents(codes: sparse.csc_array, holds: Bool[np.ndarray, "rows columns"]) -> Best:
+def best_latents(codes: SparseCodes, holds: Bool[np.ndarray, "rows columns"]) -> Best:
     """The latent and threshold with the highest F1 for each column; of equal ones the first latent
     and the highest threshold.
 
@@ -98,7 +103,7 @@ def best_latents(codes: sparse.csc_array, holds: Bool[np.ndarray, "rows columns"
     return found
 
 
-def says(codes: sparse.csc_array, best: Best) -> Bool[np.ndarray, "rows columns"]:
+def says(codes: SparseCodes, best: Best) -> Bool[np.ndarray, "rows columns"]:
     """Where the best latent of each column reaches its threshold."""
     own = codes[:, best.latents].toarray() if codes.shape[1] else np.zeros((codes.shape[0], 0))
     return (own >= best.thresholds) & (own != 0)

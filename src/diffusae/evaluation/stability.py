@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from diffusae.errors import UserError
+from diffusae.evaluation.recovery import SparseCodes
 
 
 def matched_cosines(
@@ -45,7 +45,7 @@ def matched_cosines(
 
 
 def matched_maps(
-    codes: sparse.csc_array, others: sparse.csc_array, latents: Int[np.ndarray, " m"]
+    codes: SparseCodes, others: SparseCodes, latents: Int[np.ndarray, " m"]
 ) -> NDArray[np.float64]:
     """The correlation, over positions, of chosen latents' codes with those of their partners among
     the others, [m]. Range [-1, 1]; a latent that never varies has 0.

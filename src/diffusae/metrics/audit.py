@@ -12,9 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
@@ -278,10 +276,3 @@ def audits(names: Names) -> list[Audit]:
         found.append(Audit("purity", (factor,), partial(purity_of, factor)))
         found.append(Audit("knowledge", (factor,), partial(knowledge_rows, factor)))
     return found
-
-
-def reordered(directions: Tensor, seed: int) -> Tensor:
-    """The same directions in a random order: the oracle of stability."""
-    return directions[
-        torch.randperm(len(directions), generator=torch.Generator().manual_seed(seed))
-    ]

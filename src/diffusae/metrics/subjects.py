@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from diffusae.concepts.annotations import Annotations
 from diffusae.evaluation.factors import Labels, Seen, local_labels, whole_labels
-from diffusae.evaluation.recovery import pooled, sparse_codes
+from diffusae.evaluation.recovery import SparseCodes, pooled, sparse_codes
 from diffusae.labelling.codes import CodedSplit, CodeSource, code_source, coded_split
 from diffusae.metrics.composition import nouns_in
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -110,7 +109,7 @@ class Subject:
         }
 
     @cached_property
-    def at_positions(self) -> dict[str, sparse.csc_array]:
+    def at_positions(self) -> dict[str, SparseCodes]:
         """The codes at every position, by split."""
         return {
             split: sparse_codes(values.numpy(), indices.numpy(), self.d_sae)
@@ -118,7 +117,7 @@ class Subject:
         }
 
     @cached_property
-    def of_pictures(self) -> dict[str, sparse.csc_array]:
+    def of_pictures(self) -> dict[str, SparseCodes]:
         """The mean of the codes over each picture, by split."""
         positions = self.grid[0] * self.grid[1]
         return {split: pooled(codes, positions) for split, codes in self.at_positions.items()}
@@ -132,6 +131,14 @@ class Subject:
             rebuilt = (self.rebuilt[0], self.rebuilt[1].roll(1, dims=0))
         pictures = {split: one.permuted(seed) for split, one in self.pictures.items()}
         return replace(self, pictures=pictures, rebuilt=rebuilt)
+
+    def reordered(self, seed: int) -> Subject:
+        """The same latents in another order: the oracle of stability."""
+        order = torch.randperm(self.d_sae, generator=torch.Generator().manual_seed(seed))
+        place = order.argsort()
+        codes = {split: (v, place[i.long()]) for split, (v, i) in self.codes.items()}
+        directions = None if self.directions is None else self.directions[order]
+        return replace(self, codes=codes, directions=directions)
 
     def oracle(self, factors: Sequence[str] | None = None) -> Subject:
         """A dictionary with one latent for each value of these factors (None: of all), which is 1

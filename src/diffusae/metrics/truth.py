@@ -16,7 +16,7 @@ from diffusae.errors import UserError, unknown
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
 from diffusae.evaluation.sensitivity import ORACLE, smallest_difference
 from diffusae.evaluation.stability import matched_cosines, matched_maps
-from diffusae.metrics.audit import AUDITED, Bench, audits, reordered, settings_of
+from diffusae.metrics.audit import AUDITED, Bench, audits, settings_of
 from diffusae.metrics.metric import Beside, Embedding, Metric
 from diffusae.metrics.subjects import Subject, Subjects, sae_of, subjects_of
 from diffusae.metrics.truth_rows import VERSION, TruthSettings, reference_rows, truth_rows
@@ -106,18 +106,12 @@ def _stability(
     latents = np.flatnonzero(active >= settings.minimum_pictures)
     seed = resampling.get("seed", 0)
 
-    def directions(other: Subject | None, *, own: bool = False) -> np.ndarray:
-        assert trained.directions is not None
-        partners = reordered(trained.directions, seed) if own else other and other.directions
-        return matched_cosines(trained.directions, partners).numpy()[latents]
+    def directions(other: Subject) -> np.ndarray:
+        assert trained.directions is not None and other.directions is not None
+        return matched_cosines(trained.directions, other.directions).numpy()[latents]
 
-    def maps(other: Subject | None, *, own: bool = False) -> np.ndarray:
-        codes = trained.at_positions["test"]
-        partners = codes[:, np.random.default_rng(seed).permutation(codes.shape[1])]
-        if not own:
-            assert other is not None
-            partners = other.at_positions["test"]
-        return matched_maps(codes, partners, latents)
+    def maps(other: Subject) -> np.ndarray:
+        return matched_maps(trained.at_positions["test"], other.at_positions["test"], latents)
 
     def mean(values: np.ndarray) -> Estimate:
         return bootstrap_mean(values, **resampling)
@@ -128,7 +122,7 @@ def _stability(
         own, beside, spread = NO_DATA, {}, []
         if by_seed:
             own = mean(np.mean(by_seed, axis=0))
-            beside = {ORACLE: mean(measure(None, own=True))}
+            beside = {ORACLE: mean(measure(trained.reordered(seed)))}
             beside |= {RANDOM: NO_DATA if random is None else mean(measure(random))}
             spread = [float(one.mean()) for one in by_seed]
         details = {"other_tags": list(subjects.reseeded), "n_latents": len(latents)}

@@ -12,7 +12,7 @@ from scipy import sparse
 from diffusae.evaluation.absorption import absorption, mean_absorption
 from diffusae.evaluation.factors import Labels, children
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.recovery import PictureCounts, best_latents, mean_f1, says
+from diffusae.evaluation.recovery import PictureCounts, SparseCodes, best_latents, mean_f1, says
 from diffusae.evaluation.result import Resampling, Result
 from diffusae.evaluation.sparse_probing import (
     Features,
@@ -75,14 +75,14 @@ class Kind:
     pictures show.
     """
 
-    codes: Mapping[str, sparse.csc_array]
+    codes: Mapping[str, SparseCodes]
     labels: Mapping[str, Labels]
     left_out: int
 
     @property
-    def choosing(self) -> tuple[sparse.csc_array, Labels]:
+    def choosing(self) -> tuple[SparseCodes, Labels]:
         """What latents and thresholds are chosen on."""
-        codes = sparse.vstack([self.codes[split] for split in CHOOSING], format="csc")
+        codes: SparseCodes = sparse.vstack([self.codes[split] for split in CHOOSING], format="csc")
         return codes, Labels.joined([self.labels[split] for split in CHOOSING])
 
 
@@ -94,9 +94,7 @@ def kinds_of(subject: Subject, minimum: int) -> tuple[Kind, Kind]:
     )
 
 
-def _kind(
-    codes: Mapping[str, sparse.csc_array], labels: Mapping[str, Labels], minimum: int
-) -> Kind:
+def _kind(codes: Mapping[str, SparseCodes], labels: Mapping[str, Labels], minimum: int) -> Kind:
     parts = [Labels.joined([labels[split] for split in CHOOSING]), labels["test"]]
     enough = np.all(
         [
@@ -171,7 +169,7 @@ def _split(
     features: Mapping[str, Any], kind: Kind, settings: TruthSettings, seed: int
 ) -> tuple[Features, Truth]:
     """The features of the three splits; of the fitting one, as many rows as a probe may read."""
-    fitting = features["dictionary"]
+    fitting: Any = features["dictionary"]
     fitting = sparse.csr_array(fitting) if sparse.issparse(fitting) else fitting
     rows = some_rows(fitting.shape[0], settings.probe_rows, seed)
     truth = Truth(kind.labels["dictionary"].flat[rows], kind.labels["tune"].flat)
@@ -244,7 +242,9 @@ def _absorption(
 ) -> Result:
     local = subject.local
     labels = Labels.joined([local[split] for split in CHOOSING])
-    codes = sparse.vstack([subject.at_positions[split] for split in CHOOSING], format="csc")
+    codes: SparseCodes = sparse.vstack(
+        [subject.at_positions[split] for split in CHOOSING], format="csc"
+    )
     pairs = absorption(
         (codes, labels, children(labels)),
         (subject.at_positions["test"], local["test"], children(local["test"])),
