@@ -103,9 +103,9 @@ def test_random_draws_that_met_a_case_count_as_their_mean(tmp_path):
 
 def test_a_claim_is_asked_at_the_sae_of_the_windows_own_t_where_there_is_one(tmp_path):
     study = study_in(tmp_path)
-    nothing = dict.fromkeys(SPATIAL, SPATIAL["no_edit"])
+    many = list(SPATIAL["no_edit"]) * 24  # 48 pictures of four regions
     place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
-    place_spatial(study, nothing, t=1.0)
+    place_spatial(study, dict.fromkeys(SPATIAL, many), t=1.0)
     summarise_three_stages(study)
     (early,) = [a for a in claims_in(study) if (a.window, a.edit) == ("early", "spatial")]
     assert [cell.cell.t for cell in early.cells] == [1.0]
