@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ class Axes:
     def known(self, word: str) -> bool:
         return word != "ufo"
 
-    def embed(self, words: list[str]) -> torch.Tensor:
+    def embed(self, words: Sequence[str]) -> torch.Tensor:
         return torch.tensor([[1.0, 0.0] if word == "cat" else [0.0, 1.0] for word in words])
 
 

@@ -108,7 +108,7 @@ def test_a_picture_of_a_run_is_the_one_of_the_commands_and_its_cells_are_recorde
 def test_maps_are_those_of_the_codes_and_the_largest_means_are_on_top(study, run):
     cell = study.cell("down", t=0.5)
     codes = run.codes(cell)
-    latents, wanted = activation_maps(codes.values, codes.indices, (16, 16))
+    _, latents, wanted = activation_maps(codes.values[None], codes.indices[None], (16, 16))
     maps = run.maps(cell)
     assert maps.latents == latents.tolist()
     assert torch.equal(maps.values, wanted)

@@ -193,8 +193,7 @@ def latent_rows(kind: str, bench: Bench, subject: Subject) -> list[Result]:
     settings = bench.settings_of("latents")
     pictures, (values, indices) = subject.pictures["test"], subject.codes["test"]
     statistics = LatentStatistics(subject.d_sae, subject.grid, n_top=settings.n_top)
-    for image_id, v, i in zip(pictures.image_ids, values, indices, strict=True):
-        statistics.add(image_id, v, i)
+    statistics.add(pictures.image_ids, values, indices)
     votes: dict[str, Votes] = {
         kind: {
             image_id: sorted(seen.masks) if kind == "noun" else _value(seen.factors, kind)

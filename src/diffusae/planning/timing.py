@@ -104,7 +104,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _timed(work: Callable[[], None], device: str) -> float:
+def _timed(work: Callable[[], object], device: str) -> float:
     """Seconds of `work`, the accelerator's queue included."""
     started = time.perf_counter()
     work()
