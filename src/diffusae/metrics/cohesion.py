@@ -4,21 +4,23 @@ embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 import torch
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
-from diffusae.evaluation.cohesion import Items, cohesion_results
+from diffusae.evaluation.cohesion import Items, cohesion, cohesion_results, separability_of_each
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.report.tables import capital, plain
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +38,46 @@ class CohesionSettings(MetricSettings):
 
 
 def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding) -> list[Result]:
-    """Cohesion and separability in the study's embedding, then in every further one.
+    """Cohesion and separability in the study's embedding, then in every further one. Beside the
+    rows, those of every concept in the study's embedding.
 
     Labels that an embedding does not know are left out, and those of `leave_out`.
     """
-    rows = _rows(study, settings, embedding())
+    words = embedding()
+    rows = _rows(study, settings, words)
+    latents, items = _items(study, settings, words)
+    write_table(
+        study.evaluation("cohesion") / "concepts.parquet",
+        _table(latents, items, settings.minimum_items) if rows[0].value is not None else _NONE,
+    )
     for name, node in (settings.also or {}).items():
         further = _rows(study, settings, word_embedding(study, node))
         rows += [replace(row, metric=f"{row.metric}_{name}") for row in further]
     return rows
 
 
-def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
+def _table(latents: Sequence[int], items: Items, minimum_items: int) -> pd.DataFrame:
+    """Every concept with enough items."""
+    kept = items.with_at_least(minimum_items)
+    enough = (items.counts.sum(dim=1) >= minimum_items).tolist()
+    return pd.DataFrame(
+        {
+            "latent": [latent for latent, has in zip(latents, enough, strict=True) if has],
+            "items": kept.counts.sum(dim=1).numpy(),
+            "cohesion": cohesion(kept).numpy(),
+            "separability": separability_of_each(kept).numpy(),
+        }
+    )
+
+
+_NONE = pd.DataFrame({"latent": [], "items": [], "cohesion": [], "separability": []})
+"""Of a cell without data."""
+
+
+def _items(
+    study: Study, settings: CohesionSettings, words: WordEmbedding
+) -> tuple[list[int], Items]:
+    """The latents with known labels, and these labels."""
     table = ConceptDictionary.load(study.concepts).table
     labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
     column = {label: index for index, label in enumerate(labels)}
@@ -59,8 +89,12 @@ def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> lis
         *(known[name] for name in ("latent", "label", "count")), strict=True
     ):
         counts[row[latent], column[label]] = count
+    return latents, Items(counts, vectors)
+
+
+def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
     return cohesion_results(
-        Items(counts, vectors),
+        _items(study, settings, words)[1],
         vocabulary=embed_labels(words, build(study.cfg.annotator, "annotator").labels)[1],
         embedding=words.name,
         cell=study.cell.coordinates(),

@@ -23,6 +23,7 @@ from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import (
     Books,
     Section,
+    claims,
     composition,
     concepts,
     decisions,
@@ -47,6 +48,7 @@ HEAVY = 12 * 2**20
 SECTIONS = [
     module.SECTION
     for module in (
+        claims,
         composition,
         knowledge,
         decisions,

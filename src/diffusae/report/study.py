@@ -16,6 +16,7 @@ from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import Result
 from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
+from diffusae.summaries.claims import Judgement
 
 PredictionKey = tuple[str, str, float, str]
 """(block, conditioning, t, noun)"""
@@ -305,6 +306,7 @@ class FinishedStudy:
         results: of all metrics and cells. shows: how these are shown.
         emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
+        judgement: the verdicts on registered claims; None: the study can have none.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
         claims: what these rows say of the paper's claims.
         examples: pictures before and after interventions.
@@ -324,6 +326,7 @@ class FinishedStudy:
     results: Sequence[Result] = ()
     shows: Shows = field(default_factory=Shows)
     emergence: Sequence[Result] = ()
+    judgement: Judgement | None = None
     three_stages: Sequence[Result] = ()
     claims: Sequence[Answer] = ()
     examples: Sequence[Examples] = ()

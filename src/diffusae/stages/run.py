@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.collecting.collect import collect_alone
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
@@ -27,10 +27,12 @@ from diffusae.metrics.schedule import Studies, chosen_metrics, studies_at, twin_
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
+from diffusae.stages.claims import claims as judge
 from diffusae.stages.report import report
 from diffusae.stopping import raise_if_received
 from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
+from diffusae.summaries.registration import Registered
 from diffusae.training.cell import mirror_of, trained
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,9 @@ def run(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     study.check()
+    judges = RunSettings.of(cfg).judge_claims
+    if judges:
+        together(Registered.of(study).faults())
     cells = studies_at(study, chosen_metrics(study))
     with directory_lock(study.directory):
         collect_alone(study)
@@ -68,6 +73,8 @@ def run(cfg: DictConfig) -> None:
             if annotates:
                 annotate(cfg)
         failures = _cells(study, cells)
+        if judges and not failures:
+            judge(cfg)
         with at_work("the report"):
             undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
