@@ -73,8 +73,7 @@ def run(cfg: DictConfig) -> None:
             if annotates:
                 annotate(cfg)
         failures = _cells(study, cells)
-        if judges and not failures:
-            judge(cfg)
+        unjudged = _unjudged(cfg) if judges and not failures else None
         with at_work("the report"):
             undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
@@ -82,6 +81,17 @@ def run(cfg: DictConfig) -> None:
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same"
             f" command runs only these again{undrawn}"
         )
+    if unjudged is not None:
+        raise unjudged
+
+
+def _unjudged(cfg: DictConfig) -> UserError | None:
+    """Judge the claims; why not all of them were, which the report is drawn before."""
+    try:
+        judge(cfg)
+    except UserError as error:
+        return error
+    return None
 
 
 def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:

@@ -211,14 +211,20 @@ def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]
     if missing := [name for name in wanted if name not in rows]:
         raise UserError(f"{table.file} of {claim.metric} has no column {', '.join(missing)}")
     for name, value in wanted.items():
-        same = np.isclose(rows[name], value) if isinstance(value, float) else rows[name] == value
-        rows = rows[same]
+        rows = rows[_is(rows[name], value)]
     values = rows.assign(**{column: pd.to_numeric(rows[column]).astype(float)})
     known = values.dropna(subset=[column]).groupby(list(table.keys))[column].mean()
     if known.empty:
         chosen = ", ".join(f"{name}={value}" for name, value in wanted.items())
         raise UserError(f"{table.file} of {claim.metric} has no value of {column} at {chosen}")
     return known
+
+
+def _is(column: pd.Series, value: Any) -> Any:
+    """Whether each entry is this value; numbers up to rounding."""
+    if not isinstance(value, float):
+        return column == value
+    return np.isclose(pd.to_numeric(column, errors="coerce").astype(float), value)
 
 
 def claims_markdown(judgement: Judgement) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from diffusae.evaluation.result import Estimate, load_results
-from diffusae.evaluation.three_stages import CLAIMS as PAPERS_CLAIMS
-from diffusae.evaluation.three_stages import Answer
 from diffusae.report import charts
 from diffusae.report.before_after import load_examples
 from diffusae.report.examples import example_tables
@@ -14,15 +12,8 @@ from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
 from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
-from diffusae.report.three_stages import (
-    MEASURES,
-    answer_text,
-    controls_of,
-    evidence,
-    lines_of,
-    place_of_answer,
-)
-from diffusae.report.verdicts import PAPER, Case, Verdict, judged
+from diffusae.report.three_stages import MEASURES, answer_text, controls_of, evidence, lines_of
+from diffusae.report.verdicts import Case, Verdict, judged
 from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions, window_name
 
 NAME = "interventions"
@@ -64,10 +55,10 @@ def _examples(source: Source) -> Iterator[Examples]:
 
 
 def verdicts(study: FinishedStudy) -> list[Verdict]:
-    """Success against the strongest control on the same cases; then the paper's claims."""
+    """Success against the strongest control on the same cases."""
     lines = lines_of(study.three_stages)
     edits = dict.fromkeys([*CLAIMS, *(line.edit for line in lines)])
-    own = [
+    return [
         judged(
             CLAIMS.get(edit, f"Concepts bring in a {plain(edit)}"),
             NAME,
@@ -84,11 +75,6 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
         )
         for edit in edits
     ]
-    unasked = [Answer.of(claim, []) for claim in PAPERS_CLAIMS]
-    return own + [
-        Verdict(f"{answer.window}: {answer.text}", NAME, answer.holds, _cases(answer), PAPER)
-        for answer in study.claims or unasked
-    ]
 
 
 def _case(
@@ -104,15 +90,6 @@ def _case(
     name = min(leads, key=leads.__getitem__)
     beside = plain(name), controls.get(name), leads[name], differences[name]
     return Case(place, success, "success", *beside)
-
-
-def _cases(answer: Answer) -> list[Case]:
-    """What every cell with data says of one of the paper's claims."""
-    return [
-        _case(place_of_answer(cell), cell.own, cell.differences, {})
-        for cell in answer.cells
-        if cell.value is not None
-    ]
 
 
 def view(study: FinishedStudy, books: Books) -> View | None:
