@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from diffusae.evaluation import case_tests
 from diffusae.evaluation.case_tests import Differences, holm, mcnemar, needed, shuffled, sign_flip
 
 
@@ -97,7 +98,8 @@ def test_the_needed_pictures_as_worked_by_hand():
     assert needed(never, 0.1, level=0.01, power=0.8) == 44
 
 
-def test_so_many_pictures_decide_in_four_of_five_studies():
+def test_so_many_pictures_decide_in_four_of_five_studies(monkeypatch):
+    monkeypatch.setattr(case_tests, "DRAWS", 2000)
     rng = np.random.default_rng(0)
     one = paired(*np.clip(rng.normal(0.1, 0.3, 2000), -1, 1))
     n = int(needed(one.negative, 0.0, level=0.05, power=0.8))

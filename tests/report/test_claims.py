@@ -41,7 +41,7 @@ def test_the_page_leads_with_all_verdicts_and_when_they_were_registered(study: F
     text = text_of(page)
     assert "1 of 3 claims hold, 0 fail, 1 is undecided, 1 is not evaluated." in text
     for part in (
-        "registered on 2031-02-03T04:05:06+00:00 (0123abcd, commit fedcba987654 )",
+        "registered on 2031-02-03T04:05:06+00:00 (0123abcd, commit fedcba987654)",
         "✓ holds +0.432 [+0.310, +0.550] success more than no_edit; hardest: no_edit 50 (200)",
         "0.0001 0.0004",
         "? undecided (about 340 pictures would decide it)",
