@@ -22,7 +22,6 @@ and the chance that any is wrongly said to fail is at most alpha.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +33,8 @@ from diffusae.evaluation.result import Interval
 Expects = Literal["more", "less", "no_more", "alike"]
 State = Literal["holds", "fails", "undecided", "not evaluated"]
 SHARE, COSINE = (0.0, 1.0), (-1.0, 1.0)
+MOST_NEEDED = 10**7
+"""More pictures than these decide nothing in practice."""
 
 
 @dataclass(frozen=True)
@@ -248,60 +249,61 @@ def p_values(claim: Claim, compared: Compared) -> tuple[float, float, str]:
     """The p values of "holds" and "fails", and the name of the comparison that is hardest for the
     claim.
     """
-    holds = {name: _holds(claim, one) for name, one in compared.items()}
-    fails = min(_fails(claim, one) for one in compared.values())
-    hardest = max(holds, key=lambda name: (holds[name], -_lead(claim, compared[name])))
-    return holds[hardest], min(1.0, fails * len(compared)), hardest
+    turned = _turned(claim, compared)
+    holds = {name: _holds(claim, one) for name, one in turned.items()}
+    fails = min(_fails(claim, one) for one in turned.values())
+    hardest = max(holds, key=lambda name: (holds[name], -_lead(claim, turned[name])))
+    return holds[hardest], min(1.0, fails * len(turned)), hardest
+
+
+def _turned(claim: Claim, compared: Compared) -> Compared:
+    """The differences such that "less" is "more", the other way round."""
+    if claim.expects != "less":
+        return compared
+    return {name: one.negative for name, one in compared.items()}
 
 
 def _lead(claim: Claim, one: Differences) -> float:
     """How far a difference is on the claim's side."""
     if claim.expects == "alike":
         return -abs(one.effect)
-    return one.effect if claim.expects == "more" else -one.effect
+    return -one.effect if claim.expects == "no_more" else one.effect
 
 
 def _holds(claim: Claim, one: Differences) -> float:
-    if claim.expects == "more":
+    if claim.expects in ("more", "less"):
         return one.p_above(0)
-    if claim.expects == "less":
-        return one.negative.p_above(0)
-    above = one.negative.p_below(claim.margin) if claim.expects == "alike" else 0.0
-    return max(above, one.p_below(claim.margin))
+    below = one.p_below(claim.margin)
+    return max(below, one.negative.p_below(claim.margin)) if claim.expects == "alike" else below
 
 
 def _fails(claim: Claim, one: Differences) -> float:
-    if claim.expects == "more":
+    if claim.expects in ("more", "less"):
         return one.p_below(claim.margin)
-    if claim.expects == "less":
-        return one.negative.p_below(claim.margin)
-    if claim.expects == "no_more":
-        return one.p_above(0)
-    return min(1.0, 2 * min(one.p_above(0), one.negative.p_above(0)))
+    above = one.p_above(0)
+    return min(1.0, 2 * min(above, one.negative.p_above(0))) if claim.expects == "alike" else above
 
 
 def _needed(claim: Claim, compared: Compared, *, level: float, power: float) -> int | None:
     """The fewest pictures that would decide a claim in either way, at the first step of Holm."""
 
-    def below(one: Differences, margin: float) -> float:
+    def n(one: Differences, margin: float) -> float:
         return needed(one, margin, level=level, power=power)
 
     holding, failing = [], []
-    for one in compared.values():
-        other = one.negative
+    for one in _turned(claim, compared).values():
+        above, below = n(one.negative, 0), n(one, claim.margin)
         if claim.expects in ("more", "less"):
-            own, against = (one, other) if claim.expects == "more" else (other, one)
-            holding.append(below(against, 0))
-            failing.append(below(own, claim.margin))
+            holding.append(above)
+            failing.append(below)
+        elif claim.expects == "no_more":
+            holding.append(below)
+            failing.append(above)
         else:
-            both = [below(one, claim.margin)]
-            both += [below(other, claim.margin)] if claim.expects == "alike" else []
-            holding.append(max(both))
-            failing.append(
-                min(below(other, 0), below(one, 0) if claim.expects == "alike" else math.inf)
-            )
+            holding.append(max(below, n(one.negative, claim.margin)))
+            failing.append(min(above, n(one, 0)))
     least = min(max(holding), min(failing))
-    return int(least) if least <= 10**7 else None
+    return int(least) if least <= MOST_NEEDED else None
 
 
 def judged(registered: Registration, found: Mapping[str, Compared | str]) -> list[Verdict]:
@@ -310,37 +312,59 @@ def judged(registered: Registration, found: Mapping[str, Compared | str]) -> lis
     Args:
         found: {claim: its differences, or why there are none}; a claim that is missing has none.
     """
-    m, names = len(registered.stated), list(registered.stated)
-    known = {name: one for name in names if (one := found.get(name)) and not isinstance(one, str)}
-    asked = {name: p_values(registered.stated[name], one) for name, one in known.items()}
-    holds = holm([asked[name][0] if name in asked else 1.0 for name in names])
-    fails = holm([asked[name][1] if name in asked else 1.0 for name in names])
+    stated, none = registered.stated, (1.0, 1.0, "")
+    known = {name: one for name in stated if (one := found.get(name)) and not isinstance(one, str)}
+    asked = {
+        name: p_values(claim, known[name]) if name in known else none
+        for name, claim in stated.items()
+    }
+    holds = holm([p for p, *_ in asked.values()])
+    fails = holm([p for _, p, _ in asked.values()])
     verdicts = []
-    for name, p_holds, p_fails in zip(names, holds, fails, strict=True):
-        claim = registered.stated[name]
-        if name not in known:
-            why = found.get(name)
-            note = why if isinstance(why, str) else "nothing was evaluated"
-            verdicts.append(Verdict(name, claim, "not evaluated", note=note))
-            continue
-        one = known[name][asked[name][2]]
-        few = TABLES[claim.metric].edits and one.n < registered.least_captions
-        state: State = "undecided"
-        if not few and min(p_holds, p_fails) <= registered.alpha:
-            state = "holds" if p_holds <= registered.alpha else "fails"
-        wanted = None
-        if state == "undecided":
-            wanted = _needed(claim, known[name], level=registered.alpha / m, power=registered.power)
-            if wanted is not None and few:
-                wanted = max(wanted, registered.least_captions)
-        verdicts.append(
-            Verdict(
-                name, claim, state, asked[name][2], one.effect, one.interval, one.n, one.cases,
-                asked[name][0], p_holds, asked[name][1], p_fails, wanted,
-                note=f"{one.n} of at least {registered.least_captions} captions" if few else "",
-            )
-        )  # fmt: skip
+    for name, *adjusted in zip(stated, holds, fails, strict=True):
+        if name in known:
+            verdicts.append(_verdict(registered, name, known[name], asked[name], adjusted))
+        else:
+            note = str(found.get(name) or "nothing was evaluated")
+            verdicts.append(Verdict(name, stated[name], "not evaluated", note=note))
     return verdicts
+
+
+def _verdict(
+    registered: Registration,
+    name: str,
+    compared: Compared,
+    asked: tuple[float, float, str],
+    adjusted: Sequence[float],
+) -> Verdict:
+    """The verdict on a claim that has data."""
+    claim, (p, p_fails, hardest) = registered.stated[name], asked
+    one, least = compared[hardest], registered.least_captions
+    few = TABLES[claim.metric].edits and one.n < least
+    state: State = "undecided"
+    if not few and min(adjusted) <= registered.alpha:
+        state = "holds" if adjusted[0] <= registered.alpha else "fails"
+    wanted = None
+    if state == "undecided":
+        level = registered.alpha / len(registered.stated)
+        wanted = _needed(claim, compared, level=level, power=registered.power)
+        wanted = max(wanted, least) if wanted is not None and few else wanted
+    return Verdict(
+        name=name,
+        claim=claim,
+        state=state,
+        baseline=hardest,
+        effect=one.effect,
+        ci95=one.interval,
+        pictures=one.n,
+        cases=one.cases,
+        p=p,
+        p_adjusted=adjusted[0],
+        p_fails=p_fails,
+        p_fails_adjusted=adjusted[1],
+        pictures_needed=wanted,
+        note=f"{one.n} of at least {least} captions" if few else "",
+    )
 
 
 def registration_faults(registered: Registration, cells: Iterable[str]) -> list[str]:
