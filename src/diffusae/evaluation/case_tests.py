@@ -9,8 +9,9 @@ cases of one picture are not independent.
   other things on both sides (the concepts of two dictionaries): the things are shuffled.
 - **Is the difference smaller than a margin, or a figure above a constant?** Nothing can be flipped
   there, and a t test is wrong for shares near 0 or 1. So the mean is bounded from what its values
-  can be at all (Gaffke's bound, see Learned-Miller and Thomas, arXiv 1905.06208): one imagined
-  picture has the worst value that is possible, and the pictures are weighted at random.
+  can be at all (Gaffke's bound; Learned-Miller and Thomas, arXiv 1905.06208, conjecture that it
+  holds for every distribution): one imagined picture has the worst value that is possible, and the
+  pictures are weighted at random.
 
   Example: 0 of 50 pictures show an effect. The p value of "the share is .1 or more" is
   .9^50 = .005, as the exact binomial test has it; so a share that was never seen is not "0 for
