@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -19,6 +19,7 @@ from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.report.tables import capital, plain
+from diffusae.settings import Within
 from diffusae.study.study import Study, build
 from diffusae.table_files import write_table
 
@@ -31,6 +32,8 @@ class CohesionSettings(MetricSettings):
     """Further embeddings, by the name that their rows end in."""
     minimum_items: Count
     """The fewest objects that a concept must have gained."""
+    minimum_object_labels: Annotated[int, Within(0, 10**9)]
+    """The fewest labels of objects that all concepts together must have gained."""
     leave_out: tuple[str, ...]
     """Labels that are no objects."""
     n_shuffles: Count
@@ -45,7 +48,7 @@ def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding
     """
     words = embedding()
     rows = _rows(study, settings, words)
-    latents, items = _items(study, settings, words)
+    latents, items, _ = _items(study, settings, words)
     write_table(
         study.evaluation("cohesion") / "concepts.parquet",
         _table(latents, items, settings.minimum_items) if rows[0].value is not None else _NONE,
@@ -76,8 +79,8 @@ _NONE = pd.DataFrame({"latent": [], "items": [], "cohesion": [], "separability":
 
 def _items(
     study: Study, settings: CohesionSettings, words: WordEmbedding
-) -> tuple[list[int], Items]:
-    """The latents with known labels, and these labels."""
+) -> tuple[list[int], Items, list[str]]:
+    """The latents with known labels, how often they gained each, and these labels."""
     table = ConceptDictionary.load(study.concepts).table
     labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
     column = {label: index for index, label in enumerate(labels)}
@@ -89,13 +92,17 @@ def _items(
         *(known[name] for name in ("latent", "label", "count")), strict=True
     ):
         counts[row[latent], column[label]] = count
-    return latents, Items(counts, vectors)
+    return latents, Items(counts, vectors), labels
 
 
 def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
+    _, items, labels = _items(study, settings, words)
+    vocabulary = build(study.cfg.annotator, "annotator").labels
     return cohesion_results(
-        _items(study, settings, words)[1],
-        vocabulary=embed_labels(words, build(study.cfg.annotator, "annotator").labels)[1],
+        items,
+        vocabulary=embed_labels(words, vocabulary)[1],
+        objects=torch.tensor([label in vocabulary for label in labels], dtype=torch.bool),
+        minimum_object_labels=settings.minimum_object_labels,
         embedding=words.name,
         cell=study.cell.coordinates(),
         minimum_items=settings.minimum_items,
@@ -127,6 +134,7 @@ METRIC = Metric(
         "cohesion": "The objects of a concept are alike",
         "separability": "Concepts differ from one another",
     },
+    seeded=True,
     settings=CohesionSettings,
     rows=cohesion_rows,
     made_from=("label",),

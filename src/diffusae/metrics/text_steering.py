@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +275,7 @@ def _rows(
         "conditionings": settings.conditionings,
         "tuning": {f"{s:g}": round(score, 4) for s, score in test.scores[direction].items()},
         "by_concept": {
-            concept: {f"{s:g}": _as_json(of_concept(concept, s)) for s in strengths}
+            concept: {f"{s:g}": asdict(of_concept(concept, s)) for s in strengths}
             for concept in settings.concepts
         },
     }
@@ -294,12 +294,8 @@ def _rows(
             cell=study.cell.coordinates(),
             baselines=baselines,
             details=details
-            | {"by_strength": {f"{s:g}": _as_json(share(field, at(s))) for s in strengths}},
+            | {"by_strength": {f"{s:g}": asdict(share(field, at(s))) for s in strengths}},
         )
-
-
-def _as_json(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "ci95": estimate.ci95, "n": estimate.n}
 
 
 METRIC = Metric(

@@ -97,6 +97,7 @@ class Registered:
             for name in ("activations", "codes"):
                 cfg.paths[name] = f"{cfg.paths.experiment}/{name}"
             cfg.activations.source = None
+            cfg.stability.seeds, cfg.stability.seed = 1, None  # one autoencoder a cell is judged
             cfg.activations.positions_per_image = cfg.activations.max_vectors = None
             cfg.prompts = {
                 "_target_": "diffusae.prompts.caption_source.FilePrompts",

@@ -49,7 +49,9 @@ class ErasureBenchmark:
         self.own = next(iter(self.saes))
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
-        self.trials = Trials(pictures, own=self.own, seed=study.seed)
+        self.trials = Trials(
+            pictures, own=self.own, seed=study.seed, n_resamples=settings.n_resamples
+        )
         self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
@@ -71,7 +73,7 @@ class ErasureBenchmark:
         self.trials.keep(target, chosen.values(), prompts, examples=self.settings.examples)
         self.pictures.forget()
         return erasure_results(
-            self.trials.points(n_resamples=self.settings.n_resamples),
+            self.trials.points(),
             target=target,
             own=kinds.TEXT_EDIT,
             chosen={name: self.trials.point(defence) for name, defence in chosen.items()},
@@ -85,7 +87,7 @@ class ErasureBenchmark:
         directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self.trials.table,
-            POINTS: pd.DataFrame(self.trials.points(n_resamples=self.settings.n_resamples)),
+            POINTS: pd.DataFrame(self.trials.points()),
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
