@@ -1,13 +1,15 @@
 """Claims: registered, judged on fresh pictures, and changed afterwards."""
 
+import copy
 import json
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 import command
 from composing import compose
@@ -38,9 +40,15 @@ FIXED = {**MOVED, "sentence": "An object cannot be moved", "expects": "no_more"}
 COUNTS = "prompts.counts={train: 4, validation: 2, dictionary: 3, tune: 2, test: 5}"
 
 
+@cache
+def composed() -> DictConfig:
+    return compose("report", ["name=made", COUNTS])
+
+
 def registered(outputs: Path, stated: Any = None, **changes: Any) -> Registered:
-    cfg = compose("report", [f"paths.outputs={outputs}", "name=made", COUNTS])
+    cfg = copy.deepcopy(composed())
     with open_dict(cfg):
+        cfg.paths.outputs = str(outputs)
         cfg.claims = {
             "name": "own",
             "source": "us",
