@@ -202,10 +202,11 @@ def test_directions_of_concepts_are_the_same_and_those_of_updates_are_missing(
     )
     assert of_updates["difference_of_means"].keys() == of_updates["neuron"].keys() != set()
     assert of_codes["difference_of_means"] == of_codes["neuron"] == {}
-    for method in ("concepts", "dictionary_concepts", "random_latent"):
+    for method in ("concepts", "chosen_latents", "random_latent"):
         assert of_codes[method].keys() == of_updates[method].keys()
-        for noun, direction in of_codes[method].items():
-            assert torch.equal(direction, of_updates[method][noun])
+        for noun, directions in of_codes[method].items():
+            for direction, expected in zip(directions, of_updates[method][noun], strict=True):
+                assert torch.equal(direction, expected)
 
 
 def test_a_notebook_reads_the_codes_of_an_opened_study(stored, coded):

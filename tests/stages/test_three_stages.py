@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.record import read_record
 from diffusae.study.study import Study
-from diffusae.summaries.three_stages import claims_in, summarise_three_stages, window_name
+from diffusae.summaries.three_stages import summarise_three_stages, window_name
 from stages.evaluated_interventions import place_global, place_spatial, record_again
 from stages.test_emergence import study_in
 
@@ -87,6 +86,20 @@ def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
     assert differences["n"] == 6
 
 
+def test_random_draws_that_met_a_case_count_as_their_mean(tmp_path):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    cases = pd.read_parquet(directory / "objects.parquet").assign(draw=0)
+    drawn = cases[(cases["method"] == "random_latent") & (cases["split"] == "test")]
+    again = drawn.assign(draw=1, success=True)  # 2 of 8 without it
+    pd.concat([cases, again]).to_parquet(directory / "objects.parquet", index=False)
+    record_again(directory)
+    summarise_three_stages(study)
+    differences = find(study, "spatial_success").details["differences"]
+    assert differences["random_latent"]["value"] == pytest.approx(7 / 8 - (2 / 8 + 1) / 2)
+    assert differences["random_latent"]["n"] == 8
+
+
 def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL)
@@ -153,42 +166,6 @@ def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_p
     row = find(study, "spatial_success")
     assert row.value == pytest.approx(7 / 8)
     assert row.details["differences"] == {}
-
-
-def test_the_claims_are_told_by_what_was_evaluated(tmp_path):
-    study = study_in(tmp_path)
-    assert claims_in(study) == []
-    # 20 pictures of four regions.
-    many = {method: list(outcomes) * 10 for method, outcomes in SPATIAL.items()}
-    place_spatial(study, {**many, "concepts": [1] * 80, "random_latent": [0] * 80}, t=0.8)
-    place_spatial(study, dict.fromkeys(many, many["no_edit"]), t=0.5)
-    summarise_three_stages(study)
-    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
-    assert answers["early", "spatial"].holds is True
-    assert answers["middle", "spatial"].holds is True  # fixed: nothing rises
-    assert answers["final", "spatial"].holds is None
-    assert answers["final", "spatial"].cells == []
-
-
-def test_two_pictures_that_all_agree_decide_nothing(tmp_path):
-    study = study_in(tmp_path)
-    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
-    place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
-    summarise_three_stages(study)
-    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
-    assert answers["early", "spatial"].holds is None
-    assert answers["middle", "spatial"].holds is None
-
-
-def test_claims_that_lack_a_field_are_named_with_their_file(tmp_path):
-    study = study_in(tmp_path)
-    place_spatial(study, SPATIAL, t=0.8)
-    summarise_three_stages(study)
-    directory = study.directory / "evaluation" / "three_stages"
-    (directory / "claims.json").write_text('[{"window": "early"}]')
-    record_again(directory)
-    with pytest.raises(UserError, match=r"claims.json is damaged: .*missing: can,.* report again"):
-        claims_in(study)
 
 
 def test_its_record_names_every_evaluation_and_a_second_time_changes_nothing(tmp_path):

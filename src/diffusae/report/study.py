@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from diffusae.errors import UserError
 from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import Result
-from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
 from diffusae.summaries.claims import Judgement
 
@@ -308,7 +307,6 @@ class FinishedStudy:
             them.
         judgement: the verdicts on registered claims; None: the study can have none.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
-        claims: what these rows say of the paper's claims.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
         strips: prompts steered through the text encoder, over lambda.
@@ -328,7 +326,6 @@ class FinishedStudy:
     emergence: Sequence[Result] = ()
     judgement: Judgement | None = None
     three_stages: Sequence[Result] = ()
-    claims: Sequence[Answer] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()
     strips: Sequence[Strip] = ()

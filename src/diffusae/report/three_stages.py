@@ -5,16 +5,23 @@ end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
-from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates, Staged
+from diffusae.evaluation.three_stages import Coordinates, Staged
 from diffusae.parsing import typed
-from diffusae.report.tables import HELD, NO_DATA, cell_order, number, plain, text_of
+from diffusae.report.tables import cell_order, number, text_of
 
-CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means", "dictionary_concepts")
+CONTROLS = (
+    "no_edit",
+    "random_latent",
+    "neuron",
+    "difference_of_means",
+    "chosen_latents",
+    "dictionary_concepts",
+)
 """What stands beside the concepts, in the order of the page; others follow."""
 MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
 """What a line can hold, in the order of the page."""
@@ -32,6 +39,7 @@ class Measure:
             missing.
         standing: method -> "better", "worse", "alike" or "unclear": the concepts beside it.
         chance: what a blind throw reaches; None where there is no such thing.
+        draws: how the random draws spread: n, mean, low, high, max; empty where there is one.
     """
 
     unit: str
@@ -41,6 +49,14 @@ class Measure:
     differences: Mapping[str, Estimate]
     standing: Mapping[str, str]
     chance: float | None
+    draws: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def most(self) -> str:
+        """The best random draw in words, such as "at most 0.45 of 10 draws"; "" for one draw."""
+        if self.draws.get("n", 1) < 2:
+            return ""
+        return f"at most {number(self.draws['max'], 2)} of {self.draws['n']:g} draws"
 
     def mark(self, control: str) -> str:
         """▲ the concepts are better than the control, ▼ worse, = alike, ? not to be told; "" not
@@ -68,6 +84,8 @@ class Line:
     tag: str
     strengths: dict[str, float]
     measures: dict[str, Measure]
+    own_t: bool = False
+    """Whether the SAE is that of the window's own t, as in the paper."""
 
     @property
     def place(self) -> str:
@@ -90,11 +108,6 @@ class Line:
 def place_of(blocks: Sequence[str], t: float, conditioning: str) -> str:
     """Such as "down · t = 0.80 · cond", or "down + mid + up · t = 0.50 · cond"."""
     return f"{' + '.join(blocks)} · t = {t:.2f} · {conditioning}"
-
-
-def place_of_answer(cell: CellAnswer) -> str:
-    """The place of a claim's cell, in the same words."""
-    return place_of(cell.blocks, cell.cell.t, cell.cell.conditioning)
 
 
 def lines_of(results: Iterable[Result]) -> list[Line]:
@@ -123,6 +136,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
             tag=staged.tag,
             strengths={},
             measures={},
+            own_t=staged.own_t,
         )
         line = lines.setdefault((*line.slot, line.bounds, line.edit, line.together), line)
         line.strengths.update(staged.strengths or {})
@@ -134,6 +148,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
             differences=staged.differences,
             standing=staged.standing,
             chance=staged.chance,
+            draws=staged.draws or {},
         )
     return sorted(
         lines.values(),
@@ -158,35 +173,6 @@ def controls_of(lines: Iterable[Line]) -> list[str]:
         name for line in lines for measure in line.measures.values() for name in measure.controls
     }
     return sorted(names, key=lambda name: place_in(CONTROLS, name))
-
-
-def answer_text(answer: Answer) -> str:
-    """The answer to a claim, such as "holds (1 cell: 1 above the controls)"."""
-    cells = answer.cells
-    if not cells:
-        return "not evaluated"
-    counts = [sum(cell.rises is state for cell in cells) for state in (True, False, None)]
-    words = ("above the controls", "not above them", "undecided")
-    counted = ", ".join(
-        f"{count} {word}" for count, word in zip(counts, words, strict=True) if count
-    )
-    return f"{HELD[answer.holds]} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {counted})"
-
-
-def evidence(cell: CellAnswer) -> str:
-    """The success of an edit at one cell, and how far it lies over the controls."""
-    own, place = cell.own, place_of_answer(cell)
-    if own.value is None:
-        return f"{place}: {NO_DATA}"
-    against = [
-        (
-            f"{signed(difference)} over {plain(name)}"
-            if difference is not None
-            else f"not compared with {plain(name)}"
-        )
-        for name, difference in cell.differences.items()
-    ]
-    return f"{place}: {text_of(own, 2)}, n = {own.counted}; {', '.join(against)}"
 
 
 def signed(figure: Estimate, decimals: int = 2) -> str:

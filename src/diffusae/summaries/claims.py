@@ -21,9 +21,10 @@ from diffusae.evaluation.claims import TABLES, Claim, ClaimCell, Compared, Other
 from diffusae.files import atomic_path, atomic_write_json, verified
 from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.lock import directory_lock
-from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
+from diffusae.runs.record import RECORD, Parent, RunRecord
 from diffusae.runs.survey import finished_runs
 from diffusae.summaries.registration import Registered
+from diffusae.summaries.three_stages import is_there
 from diffusae.table_files import read_table
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def summarise_claims(registered: Registered) -> None:
         f"evaluate {path.parent.name}/{path.name}": Parent.of(r) for path, r in late.items()
     }
     with directory_lock(directory):
-        if _is_there(directory, determines, parents):
+        if is_there(directory, determines, parents):
             return
         (directory / RECORD).unlink(missing_ok=True)
         with registered.study.recorded(
@@ -124,15 +125,6 @@ def summarise_claims(registered: Registered) -> None:
 def _directory(registered: Registered) -> Path:
     """Of the verdicts on autoencoders with the study's tag."""
     return registered.directory.parent / STAGE / str(registered.study.cfg.sae.tag)
-
-
-def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
-    wanted = run_signature(determines=determines, parents=parents)
-    return any(
-        record.signature == wanted
-        and state(directory, determines=determines, parents=parents) == "finished"
-        for _, record in finished_runs(directory, ".")
-    )
 
 
 def _judgement(registered: Registered, record: RunRecord, verdicts: list[Verdict]) -> Judgement:

@@ -7,7 +7,7 @@ no cell of its own that another configuration could claim.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,18 +24,10 @@ from diffusae.evaluation.result import (
     save_results,
 )
 from diffusae.evaluation.settings import ThreeStageSettings
-from diffusae.evaluation.three_stages import (
-    Answer,
-    Staged,
-    answered,
-    difference_to,
-    paired_difference,
-    standing,
-)
-from diffusae.files import atomic_write_json, verified
+from diffusae.evaluation.three_stages import Staged, difference_to, paired_difference, standing
+from diffusae.files import verified
 from diffusae.interventions.regions import Region
-from diffusae.interventions.windows import WINDOWS
-from diffusae.parsing import read_json, reading, typed
+from diffusae.interventions.windows import OWN_T, window_name
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
@@ -94,7 +86,7 @@ def summarise_three_stages(study: Study) -> None:
     settings, seed = ThreeStageSettings.of(study.cfg), study.seed
     determines = {**asdict(settings), "seed": seed}
     parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
-    if _is_there(directory, determines, parents):
+    if is_there(directory, determines, parents):
         return
     with directory_lock(directory):
         # A table of other interventions is not the result of another run.
@@ -102,36 +94,18 @@ def summarise_three_stages(study: Study) -> None:
         with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
             results = [row for one in interventions for row in _rows_of(one, settings, seed)]
             write_table(directory / "table.parquet", table_of(results))
-            claims = [asdict(answer) for answer in answered(results, margin=settings.margin)]
-            atomic_write_json(directory / "claims.json", claims)
             save_results(directory / "results.json", results)
     log.info("the three-stage table of %d interventions: %s", len(interventions), directory)
 
 
-def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
-    """Whether the table of exactly these interventions exists and is whole."""
+def is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
+    """Whether a directory holds the whole summary of exactly these results."""
     wanted = run_signature(determines=determines, parents=parents)
     return any(
         record.signature == wanted
         and state(directory, determines=determines, parents=parents) == "finished"
         for _, record in finished_runs(directory, ".")
     )
-
-
-def claims_in(study: Study) -> list[Answer]:
-    """The table's answers to the paper's claims; empty without a finished table.
-
-    Raises:
-        UserError: claims.json is damaged.
-    """
-    directory = study.directory / "evaluation" / STAGE
-    if not any(finished_runs(directory, ".")):
-        return []
-    remedy = f"remove {directory} and report again"
-    path = verified(directory / "claims.json")
-    rows = read_json(path, remedy=remedy, kind=list)
-    with reading(path, remedy=remedy):
-        return [typed(Answer, row) for row in rows]
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:
@@ -141,13 +115,6 @@ def evaluated_interventions(study: Study) -> list[Evaluated]:
         for metric in INTERVENTIONS
         for directory, record in finished_runs(study.directory / "evaluation" / metric, "*")
     ]
-
-
-def window_name(window: Sequence[float]) -> str:
-    """ "early", "middle", "final", or the two ends of another window."""
-    first, last = float(window[0]), float(window[1])
-    named = {bounds: name for name, bounds in WINDOWS.items()}
-    return named.get((first, last), f"{first:g} to {last:g}")
 
 
 def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> list[Result]:
@@ -184,6 +151,7 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             blocks=list(row.details.get("blocks") or [row.cell["block"]]),
             tag=evaluated.tag,
             chance=_chance(evaluated) if spatial else None,
+            own_t=row.cell["t"] == OWN_T.get(window_name(row.details["window"])),
             differences=differences,
             standing={
                 name: standing(one, higher_is_better=row.higher_is_better, margin=margin)
@@ -191,6 +159,7 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             },
             strengths=row.details.get("strengths"),
             conditionings=row.details.get("conditionings"),
+            draws=row.details.get("draws") or None,
         )
         rows.append(replace(row, details=staged.to_json()))
     return rows
@@ -243,7 +212,9 @@ def _differences(
 def _values(
     row: Result, cases: pd.DataFrame | None, column: str, method: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, Hashable]]:
-    """The outcome and the picture of every test case of a method at its chosen strength."""
+    """The outcome and the picture of every test case of a method at its chosen strength: the mean
+    over the random draws that met the case.
+    """
     if cases is None or column not in cases:
         return {}, {}
     chosen = (cases["split"] == "test") & (cases["method"] == method)
@@ -256,8 +227,11 @@ def _values(
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
     # None: not measured, such as the feature distance of an annotator without features.
     values = [float("nan") if value is None else float(value) for value in table[column].tolist()]
-    pictures = table["image_id"].tolist()
-    return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
+    by_case: dict[Hashable, list[float]] = {}
+    for key, value in zip(keys, values, strict=True):
+        by_case.setdefault(key, []).append(value)
+    means = {key: sum(drawn) / len(drawn) for key, drawn in by_case.items()}
+    return means, dict(zip(keys, table["image_id"].tolist(), strict=True))
 
 
 def table_of(results: list[Result]) -> pd.DataFrame:

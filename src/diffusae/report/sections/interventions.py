@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from diffusae.evaluation.result import Estimate, load_results
+from diffusae.evaluation.three_stages import at_own_t
+from diffusae.interventions.windows import window_name
 from diffusae.report import charts
 from diffusae.report.before_after import load_examples
 from diffusae.report.examples import example_tables
@@ -12,9 +14,9 @@ from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
 from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
-from diffusae.report.three_stages import MEASURES, answer_text, controls_of, evidence, lines_of
+from diffusae.report.three_stages import MEASURES, Line, controls_of, lines_of
 from diffusae.report.verdicts import Case, Verdict, judged
-from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions, window_name
+from diffusae.summaries.three_stages import STAGE, evaluated_interventions
 
 NAME = "interventions"
 CLAIMS = {
@@ -26,12 +28,8 @@ CLAIMS = {
 
 
 def gather(source: Source) -> dict[str, object]:
-    """The three-stage table, its claims, and pictures before and after."""
-    return {
-        "three_stages": source.results_of(STAGE),
-        "claims": claims_in(source.study),
-        "examples": list(_examples(source)),
-    }
+    """The three-stage table, and pictures before and after."""
+    return {"three_stages": source.results_of(STAGE), "examples": list(_examples(source))}
 
 
 def _examples(source: Source) -> Iterator[Examples]:
@@ -69,12 +67,28 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
                     success.differences,
                     success.controls,
                 )
-                for line in lines
-                if line.edit == edit and (success := line.measures.get("success"))
+                for line in _asked(lines, edit)
+                if (success := line.measures.get("success"))
             ],
         )
         for edit in edits
     ]
+
+
+def _asked(lines: Sequence[Line], edit: str) -> list[Line]:
+    """The lines of an edit that its claim is asked of: in every window those with the SAE of the
+    window's own t, or all where there is none.
+    """
+    of_edit = [line for line in lines if line.edit == edit]
+    return [
+        line
+        for window in dict.fromkeys(line.window for line in of_edit)
+        for line in at_own_t([one for one in of_edit if one.window == window], _own_t)
+    ]
+
+
+def _own_t(line: Line) -> bool:
+    return line.own_t
 
 
 def _case(
@@ -83,8 +97,14 @@ def _case(
     differences: Mapping[str, Estimate | None],
     controls: Mapping[str, Estimate],
 ) -> Case:
-    """What one cell says, beside the control that the success leads least."""
-    leads = {name: known.ci95[0] for name, known in differences.items() if known and known.ci95}
+    """What one cell says, beside the method that the success leads least. The same concepts in
+    another form of the edit are no rival.
+    """
+    leads = {
+        name: known.ci95[0]
+        for name, known in differences.items()
+        if known and known.ci95 and name != "dictionary_concepts"
+    }
     if not leads:
         return Case(place, success, "success")
     name = min(leads, key=leads.__getitem__)
@@ -93,7 +113,7 @@ def _case(
 
 
 def view(study: FinishedStudy, books: Books) -> View | None:
-    """The claims, the figure, the table, and pictures before and after."""
+    """The figure, the table, and pictures before and after."""
     lines = lines_of(study.three_stages)
     if not (lines or study.examples):
         return None
@@ -104,7 +124,6 @@ def view(study: FinishedStudy, books: Books) -> View | None:
             alt = f"{words} of {edits} edits by window, beside the controls; see the table."
             drawn.append((words, books.charts.chart(chart, alt=alt)))
     return {
-        "claims": [(one, answer_text(one), list(map(evidence, one.cells))) for one in study.claims],
         "stages": lines,
         "stage_charts": drawn,
         "stage_controls": controls_of(lines),
