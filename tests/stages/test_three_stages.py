@@ -168,6 +168,15 @@ def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_p
     assert row.details["differences"] == {}
 
 
+def test_a_row_says_whether_its_sae_is_that_of_the_windows_own_t(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, SPATIAL, t=0.8)
+    place_spatial(study, SPATIAL, t=1.0)
+    summarise_three_stages(study)
+    own = {row.cell["t"]: row.details["own_t"] for row in rows(study)}
+    assert own == {0.8: False, 1.0: True}
+
+
 def test_its_record_names_every_evaluation_and_a_second_time_changes_nothing(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL, t=0.8)
