@@ -14,13 +14,12 @@ from omegaconf import DictConfig, open_dict
 import command
 from composing import compose
 from diffusae.errors import UserError
-from diffusae.evaluation.claims import TABLES
 from diffusae.files import write_sealed
 from diffusae.runs.record import RECORD, read_record
 from diffusae.study.study import Study
 from diffusae.summaries.claims import claims_markdown, judgement_of, summarise_claims
 from diffusae.summaries.registration import Registered
-from exploring.tiny_study import OPTIONS, place_study
+from exploring.tiny_study import place_study
 from stages.evaluated_interventions import place_spatial
 
 DOWN = {"block": "down", "t": 1.0, "conditioning": "cond"}
@@ -250,7 +249,8 @@ def test_the_command_registers_makes_pictures_evaluates_and_judges(tmp_path):
     }
     (options / "tiny.yaml").write_text(json.dumps(claims))
     given = [
-        *("claims", *OPTIONS, "claims=tiny", "grid.blocks=[down]", "grid.timesteps=[1.0,0.5]"),
+        *("claims", "debug=tiny", "model.steps=8", "conditioning=cond", "claims=tiny"),
+        *("grid.blocks=[down]", "grid.timesteps=[1.0,0.5]"),
         *("grid.conditionings=[cond]", "block=down", f"paths.outputs={tmp_path}"),
         *("--config-dir", str(options.parent)),
     ]
@@ -265,11 +265,11 @@ def test_the_command_registers_makes_pictures_evaluates_and_judges(tmp_path):
     by_picture = (table["iou"] - table["centre_prior"]).groupby(table["image_id"]).mean()
     assert guess["effect"] == pytest.approx(by_picture.mean())
     assert (guess["pictures"], guess["cases"]) == (len(by_picture), len(table))
-    assert set(TABLES["composition"].columns) <= {*table.columns}
+    assert {"chance", "centre_prior", "other_picture"} <= {*table.columns}
     started = read_record(root / "evaluation/composition/down-t0.50-cond-k4")
     registration = read_record(root / "registration")
     assert started is not None and registration is not None
     assert started.started >= registration.started
     again = command.diffusae(*given)
-    assert again.stdout == done.stdout
+    assert again.stdout.partition("# Claims")[2] == done.stdout.partition("# Claims")[2]
     assert read_record(root / "evaluation/composition/down-t0.50-cond-k4") == started
