@@ -96,7 +96,7 @@ class Registered:
             cfg.name, cfg.seed = f"{self.study.name}-claims/{self.claims.name}", self.claims.seed
             for name in ("activations", "codes"):
                 cfg.paths[name] = f"{cfg.paths.experiment}/{name}"
-            cfg.activations.source = None
+            cfg.activations.source, cfg.activations.store_training = None, True
             cfg.stability.seeds, cfg.stability.seed = 1, None  # one autoencoder a cell is judged
             cfg.activations.positions_per_image = cfg.activations.max_vectors = None
             cfg.prompts = {
