@@ -131,6 +131,8 @@ def staged(
 _MADE_BY = {
     "decided_*": "decisions",
     "shown_*": "decisions",
+    "recovery*": "truth",
+    "audit_*": "truth",
     "composition": "composition",
     "dead_fraction": "reconstruction",
     "cohesion*": "cohesion",

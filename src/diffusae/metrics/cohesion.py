@@ -48,7 +48,7 @@ def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding
     """
     words = embedding()
     rows = _rows(study, settings, words)
-    latents, items, _ = _items(study, settings, words)
+    latents, items, _ = _items(ConceptDictionary.load(study.concepts).table, words, settings)
     write_table(
         study.evaluation("cohesion") / "concepts.parquet",
         _table(latents, items, settings.minimum_items) if rows[0].value is not None else _NONE,
@@ -78,10 +78,9 @@ _NONE = pd.DataFrame({"latent": [], "items": [], "cohesion": [], "separability":
 
 
 def _items(
-    study: Study, settings: CohesionSettings, words: WordEmbedding
+    table: pd.DataFrame, words: WordEmbedding, settings: CohesionSettings
 ) -> tuple[list[int], Items, list[str]]:
     """The latents with known labels, how often they gained each, and these labels."""
-    table = ConceptDictionary.load(study.concepts).table
     labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
     column = {label: index for index, label in enumerate(labels)}
     known = table[table["label"].isin(labels)]
@@ -96,19 +95,38 @@ def _items(
 
 
 def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
-    _, items, labels = _items(study, settings, words)
-    vocabulary = build(study.cfg.annotator, "annotator").labels
+    return cohesion_of(
+        ConceptDictionary.load(study.concepts).table,
+        words,
+        build(study.cfg.annotator, "annotator").labels,
+        settings,
+        cell=study.cell.coordinates(),
+        seed=study.seed,
+    )
+
+
+def cohesion_of(
+    table: pd.DataFrame,
+    words: WordEmbedding,
+    vocabulary: Sequence[str],
+    settings: CohesionSettings,
+    *,
+    cell: Mapping[str, Any],
+    seed: int,
+) -> list[Result]:
+    """The two rows of a dictionary's table in one embedding; `vocabulary`: the annotator's."""
+    _, items, labels = _items(table, words, settings)
     return cohesion_results(
         items,
         vocabulary=embed_labels(words, vocabulary)[1],
         objects=torch.tensor([label in vocabulary for label in labels], dtype=torch.bool),
         minimum_object_labels=settings.minimum_object_labels,
         embedding=words.name,
-        cell=study.cell.coordinates(),
+        cell=cell,
         minimum_items=settings.minimum_items,
         n_shuffles=settings.n_shuffles,
         n_resamples=settings.n_resamples,
-        seed=study.seed,
+        seed=seed,
     )
 
 
