@@ -15,6 +15,7 @@ from diffusae.evaluation.cohesion import (
     cohesion_results,
     random_pair,
     separability,
+    separability_of_each,
     shuffled,
 )
 
@@ -68,6 +69,15 @@ def test_both_agree_with_a_slow_reference_and_so_does_a_weighted_resample():
         ]
         weights = np.bincount(drawn, minlength=6).astype(float)[None]
         assert separability(given, weights)[0] == pytest.approx(np.mean(pairs), abs=1e-6)
+
+
+def test_the_separability_of_each_concept_averages_to_that_of_all():
+    given = items([[8, 0], [0, 8], [6, 0]])
+    # Centres at right angles or equal: the first and the last have one twin among two others.
+    assert separability_of_each(given).tolist() == pytest.approx([0.5, 0, 0.5])
+    mixed = items([[3, 1], [0, 2], [4, 4], [1, 5]])
+    assert float(separability_of_each(mixed).mean()) == pytest.approx(separability(mixed)[0])
+    assert separability_of_each(items([[2, 2]])).isnan().all()
 
 
 def test_a_shuffle_keeps_the_number_of_items_of_every_concept_and_label():

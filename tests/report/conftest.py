@@ -17,7 +17,7 @@ from diffusae.report.study import (
     Run,
     RunRow,
 )
-from report.rows import CHANCE, claimed, emerged, figure, result, staged
+from report.rows import CHANCE, emerged, figure, result, staged
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def study(results: list[Result]) -> FinishedStudy:
 
 @pytest.fixture
 def intervened(study: FinishedStudy) -> FinishedStudy:
-    """The same study with a spatial intervention: its two rows, a claim, and a case with two
+    """The same study with a spatial intervention: its two rows, and a case with two
     pictures.
     """
     image = study.contact_sheet[0].image
@@ -135,10 +135,6 @@ def intervened(study: FinishedStudy) -> FinishedStudy:
                 measure="distance",
                 unit="RMS of full scale",
             ),
-        ],
-        claims=[
-            claimed(True, [True]),
-            claimed(None, [], window="final", text="texture can be changed"),
         ],
         examples=[
             Examples(

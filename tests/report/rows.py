@@ -6,8 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from diffusae.evaluation.result import Estimate, Result
-from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates
+from diffusae.evaluation.result import Result
 from diffusae.metrics.registry import metrics
 from diffusae.report.shown import Shows
 from diffusae.report.study import FinishedStudy
@@ -127,30 +126,6 @@ def staged(
             "version": 1,
         }
     )
-
-
-def claimed(
-    holds: bool | None,
-    rises: list[bool | None],
-    *,
-    window: str = "early",
-    text: str = "layout can be moved",
-) -> Answer:
-    """A claim with a cell for each of `rises`."""
-    cells = [
-        CellAnswer(
-            cell=Coordinates("miniature", "down", 0.8, "cond"),
-            tag="k10",
-            blocks=["down"],
-            value=0.9512,
-            ci95=(0.85, 1.0),
-            n=20,
-            differences={"no_edit": Estimate(0.7, (0.5, 0.9), 20), "random_latent": None},
-            rises=rising,
-        )
-        for rising in rises
-    ]
-    return Answer(window, "spatial", True, text, holds, cells)
 
 
 _MADE_BY = {

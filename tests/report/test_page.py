@@ -22,7 +22,7 @@ from diffusae.report.study import (
     Run,
     RunRow,
 )
-from report.rows import claimed, emerged, figure, measured, result, staged
+from report.rows import emerged, figure, measured, result, staged
 
 MARKUP = "<script>alert('x')</script> & \"quoted\""
 VOID = {"meta", "br", "link", "img"}
@@ -169,7 +169,6 @@ def test_text_from_outside_is_escaped_wherever_it_appears(study: FinishedStudy) 
                 standing={MARKUP: "better"},
             )
         ],
-        claims=[claimed(None, [None], window=MARKUP, text=MARKUP)],
         examples=[
             Examples(
                 MARKUP,
@@ -278,20 +277,6 @@ def test_every_method_of_an_intervention_has_all_its_figures(intervened: Finishe
     assert f"{place} concepts 3 0.946 [0.850, 1.000] n = 20 0.054 [0.040, 0.070] n = 20" in rows
     assert f"{place} no edit – 0.251 [0.100, 0.400] n = 24 –" in rows
     assert f"{place} random latent 1 0.313 [0.200, 0.500] n = 24 –" in rows
-
-
-def test_the_claims_are_told_in_words_made_from_their_figures(intervened: FinishedStudy) -> None:
-    rows = lines_of_tables(render_page(intervened))
-    assert (
-        "early layout can be moved ✓ holds (1 cell: 1 above the controls) down · t = 0.80 · cond:"
-        " 0.95 [0.85, 1.00], n = 20; +0.70 [+0.50, +0.90] over no edit, not compared with random"
-        " latent" in rows
-    )
-    assert "final texture can be changed – not evaluated –" in rows
-    against = replace(intervened, claims=[claimed(False, [False])])
-    assert "early layout can be moved ✗ does not hold (1 cell: 1 not above them)" in " ".join(
-        lines_of_tables(render_page(against))
-    )
 
 
 def test_pictures_before_and_after_carry_their_outcome_and_link_to_their_run(

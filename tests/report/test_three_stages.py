@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +8,8 @@ from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.charts import three_stages
 from diffusae.report.style import block_colours
-from diffusae.report.three_stages import answer_text, evidence, lines_of, signed
-from report.rows import claimed, data_of, figure, staged
+from diffusae.report.three_stages import lines_of, signed
+from report.rows import data_of, figure, staged
 
 CONTROLS = {"no_edit": figure(0.25, (0.1, 0.4), 24), "random_latent": figure(0.3, (0.2, 0.5), 24)}
 MIDDLE: dict[str, Any] = {"window": "middle", "bounds": (0.6, 0.2), "t": 0.5}
@@ -126,27 +125,6 @@ def test_a_mark_says_how_the_concepts_stand() -> None:
 )
 def test_a_difference_carries_its_sign(difference: dict[str, Any], text: str) -> None:
     assert signed(Estimate.from_json(difference)) == text
-
-
-def test_a_verdict_counts_the_cells_of_each_kind() -> None:
-    answers = [
-        claimed(True, [True, False, None]),
-        claimed(False, [False, False]),
-        claimed(None, [None]),
-        claimed(None, []),
-    ]
-    assert [answer_text(answer) for answer in answers] == [
-        "holds (3 cells: 1 above the controls, 1 not above them, 1 undecided)",
-        "does not hold (2 cells: 2 not above them)",
-        "undecided (1 cell: 1 undecided)",
-        "not evaluated",
-    ]
-
-
-def test_a_cell_without_data_says_so_and_nothing_else() -> None:
-    (cell,) = claimed(None, [None]).cells
-    nothing = replace(cell, value=None, ci95=None, n=0)
-    assert evidence(nothing) == "down · t = 0.80 · cond: no data"
 
 
 def test_a_row_that_lacks_a_field_is_refused() -> None:

@@ -11,8 +11,8 @@ from diffusae.report.sections.emergence import verdicts as of_emergence
 from diffusae.report.sections.interventions import verdicts as of_interventions
 from diffusae.report.study import FinishedStudy
 from diffusae.report.tables import Row
-from diffusae.report.verdicts import PAPER, Case, Verdict, case_of, finding_of, judged
-from report.rows import claimed, emerged, figure, result, staged
+from diffusae.report.verdicts import Case, Verdict, case_of, finding_of, judged
+from report.rows import emerged, figure, result, staged
 
 BASELINES = {
     "chance": figure(0.14, (0.12, 0.16), 80),
@@ -81,19 +81,6 @@ def test_on_the_same_cases_the_interval_of_the_difference_decides() -> None:
     differences["neuron"] = figure(0.2, (-0.05, 0.4), 20)
     moved = staged("spatial", own, controls=controls, differences=differences)
     assert of_interventions(FinishedStudy("s", "m", three_stages=[moved]))[0].holds is False
-
-
-def test_the_papers_claims_are_told_as_they_were_judged() -> None:
-    claims = [claimed(False, [True, False], text="layout is fixed"), claimed(None, [])]
-    verdicts = [
-        v for v in of_interventions(FinishedStudy("s", "m", claims=claims)) if v.by == PAPER
-    ]
-    assert [(v.claim, v.text) for v in verdicts] == [
-        ("early: layout is fixed", "does not hold"),
-        ("early: layout can be moved", "not evaluated"),
-    ]
-    unasked = [v for v in of_interventions(FinishedStudy("s", "m")) if v.by == PAPER]
-    assert len(unasked) == 7 and not any(v.cases for v in unasked)
 
 
 def test_composition_is_asked_at_any_moment_and_at_the_first() -> None:

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results, save_results
 from diffusae.runs.record import read_record
 from diffusae.study.study import Study
-from diffusae.summaries.three_stages import claims_in, summarise_three_stages, window_name
+from diffusae.summaries.three_stages import summarise_three_stages, window_name
 from stages.evaluated_interventions import place_global, place_spatial, record_again
 from stages.test_emergence import study_in
 
@@ -101,19 +100,6 @@ def test_random_draws_that_met_a_case_count_as_their_mean(tmp_path):
     assert differences["random_latent"]["n"] == 8
 
 
-def test_a_claim_is_asked_at_the_sae_of_the_windows_own_t_where_there_is_one(tmp_path):
-    study = study_in(tmp_path)
-    many = list(SPATIAL["no_edit"]) * 24  # 48 pictures of four regions
-    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
-    place_spatial(study, dict.fromkeys(SPATIAL, many), t=1.0)
-    summarise_three_stages(study)
-    (early,) = [a for a in claims_in(study) if (a.window, a.edit) == ("early", "spatial")]
-    assert [cell.cell.t for cell in early.cells] == [1.0]
-    assert early.holds is False
-    own = {row.cell["t"]: row.details["own_t"] for row in rows(study)}
-    assert own == {0.8: False, 1.0: True}
-
-
 def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL)
@@ -182,40 +168,13 @@ def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_p
     assert row.details["differences"] == {}
 
 
-def test_the_claims_are_told_by_what_was_evaluated(tmp_path):
-    study = study_in(tmp_path)
-    assert claims_in(study) == []
-    # 48 pictures of four regions.
-    many = {method: list(outcomes) * 24 for method, outcomes in SPATIAL.items()}
-    place_spatial(study, {**many, "concepts": [1] * 192, "random_latent": [0] * 192}, t=0.8)
-    place_spatial(study, dict.fromkeys(many, many["no_edit"]), t=0.5)
-    summarise_three_stages(study)
-    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
-    assert answers["early", "spatial"].holds is True
-    assert answers["middle", "spatial"].holds is True  # fixed: nothing rises
-    assert answers["final", "spatial"].holds is None
-    assert answers["final", "spatial"].cells == []
-
-
-def test_two_pictures_that_all_agree_decide_nothing(tmp_path):
-    study = study_in(tmp_path)
-    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
-    place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
-    summarise_three_stages(study)
-    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
-    assert answers["early", "spatial"].holds is None
-    assert answers["middle", "spatial"].holds is None
-
-
-def test_claims_that_lack_a_field_are_named_with_their_file(tmp_path):
+def test_a_row_says_whether_its_sae_is_that_of_the_windows_own_t(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL, t=0.8)
+    place_spatial(study, SPATIAL, t=1.0)
     summarise_three_stages(study)
-    directory = study.directory / "evaluation" / "three_stages"
-    (directory / "claims.json").write_text('[{"window": "early"}]')
-    record_again(directory)
-    with pytest.raises(UserError, match=r"claims.json is damaged: .*missing: can,.* report again"):
-        claims_in(study)
+    own = {row.cell["t"]: row.details["own_t"] for row in rows(study)}
+    assert own == {0.8: False, 1.0: True}
 
 
 def test_its_record_names_every_evaluation_and_a_second_time_changes_nothing(tmp_path):

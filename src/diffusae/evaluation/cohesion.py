@@ -102,6 +102,15 @@ def separability(items: Items, weights: NDArray[np.float64] | None = None) -> ND
     return np.divide(together, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
+def separability_of_each(items: Items) -> Float[Tensor, " concepts"]:
+    """The mean cosine of each concept's centre with those of the others; NaN for a single one. Its
+    mean over concepts is the separability.
+    """
+    unit = centres(items)
+    cosines = unit @ unit.T
+    return (cosines.sum(dim=1) - cosines.diagonal()) / max(len(unit) - 1, 0)
+
+
 def shuffled(items: Items, generator: torch.Generator) -> Items:
     """The same concepts, their items drawn without replacement from all items of the cell."""
     n_labels = items.counts.shape[1]

@@ -5,6 +5,7 @@ A threshold or a radius is chosen on the tuning split, as for the prediction its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -27,28 +28,55 @@ from diffusae.evaluation.result import Estimate, Resampling, bootstrap_mean
 _THRESHOLDS = torch.linspace(0, 1, 101)
 
 
+def mean_of_known(
+    iou: Float[Tensor, " objects"], groups: Sequence[str], **resampling: Unpack[Resampling]
+) -> Estimate:
+    """The mean over the objects that have data; NaN: none."""
+    known = iou.isfinite()
+    kept = [group for group, has_data in zip(groups, known.tolist(), strict=True) if has_data]
+    return bootstrap_mean(iou[known].numpy(), groups=kept, **resampling)
+
+
 def chance(split: Split, *, per_object: int = 20, **resampling: Unpack[Resampling]) -> Estimate:
+    """The mean of `chance_iou`."""
+    iou = chance_iou(split, per_object=per_object, seed=resampling.get("seed", 0))
+    return mean_of_known(iou, split.groups, **resampling)
+
+
+def chance_iou(split: Split, *, per_object: int = 20, seed: int = 0) -> Float[Tensor, " objects"]:
     """Mean IoU of each mask with masks of the same noun in other pictures: the value of the noun.
 
     Every object is compared with up to `per_object` others, drawn without replacement. An object
-    whose noun is in no other picture is no data.
+    whose noun is in no other picture is no data (NaN).
     """
-    generator = np.random.default_rng(resampling.get("seed", 0))
+    generator = np.random.default_rng(seed)
     nouns, pictures = np.array(split.nouns), split.picture.cpu().numpy()
-    pairs, counts, groups = list[tuple[int, int]](), list[int](), list[str]()
-    for index, group in enumerate(split.groups):
+    pairs, counts, kept = list[tuple[int, int]](), list[int](), list[int]()
+    for index in range(len(nouns)):
         others = np.flatnonzero((nouns == nouns[index]) & (pictures != pictures[index]))
         if len(others) == 0:
             continue
         drawn = generator.permutation(others)[:per_object].tolist()
         pairs += [(other, index) for other in drawn]
         counts.append(len(drawn))
-        groups.append(group)
+        kept.append(index)
     means = [float(iou.mean()) for iou in iou_of_pairs(split.masks, pairs).split(counts)]
-    return bootstrap_mean(means, groups=groups, **resampling)
+    return _at(kept, torch.tensor(means, dtype=torch.float64), len(nouns))
+
+
+def _at(kept: Sequence[int], values: Tensor, n: int) -> Float[Tensor, " objects"]:
+    """The values at their objects, and NaN at the others."""
+    everywhere = torch.full((n,), math.nan, dtype=torch.float64)
+    everywhere[list(kept)] = values.double().cpu()
+    return everywhere
 
 
 def centre_prior(tuning: Split, test: Split, **resampling: Unpack[Resampling]) -> Estimate:
+    """The mean of `centre_prior_iou`."""
+    return bootstrap_mean(centre_prior_iou(tuning, test).numpy(), groups=test.groups, **resampling)
+
+
+def centre_prior_iou(tuning: Split, test: Split) -> Float[Tensor, " objects"]:
     """The noun's mean mask over the tuning split, cut at the best threshold.
 
     It is the best guess without looking at the picture. A noun that the tuning split lacks gets the
@@ -66,9 +94,7 @@ def centre_prior(tuning: Split, test: Split, **resampling: Unpack[Resampling]) -
         maps = [by_noun.get(noun, overall) for noun in nouns]
         return torch.stack(maps) if maps else overall[None][:0]
 
-    return score_map_baseline(
-        guesses(tuning.nouns), guesses(test.nouns), tuning=tuning, test=test, **resampling
-    )
+    return score_map_iou(guesses(tuning.nouns), guesses(test.nouns), tuning=tuning, test=test)
 
 
 def centre_disc(tuning: Split, test: Split, **resampling: Unpack[Resampling]) -> Estimate:
@@ -130,11 +156,19 @@ def other_picture(
     threshold: float,
     **resampling: Unpack[Resampling],
 ) -> Estimate:
+    """The mean of `other_picture_iou`."""
+    iou = other_picture_iou(test_scores, test, threshold=threshold, seed=resampling.get("seed", 0))
+    return mean_of_known(iou, test.groups, **resampling)
+
+
+def other_picture_iou(
+    test_scores: Float[Tensor, "m h w"], test: Split, *, threshold: float, seed: int = 0
+) -> Float[Tensor, " objects"]:
     """The prediction for the same noun in another picture, drawn at random.
 
-    An object whose noun is in no other picture is no data.
+    An object whose noun is in no other picture is no data (NaN).
     """
-    generator = np.random.default_rng(resampling.get("seed", 0))
+    generator = np.random.default_rng(seed)
     nouns, pictures = np.array(test.nouns), test.picture.cpu().numpy()
     kept, partners = [], []
     for index in range(len(nouns)):
@@ -143,9 +177,7 @@ def other_picture(
             kept.append(index)
             partners.append(int(generator.choice(others)))
     iou = iou_at(rows_of(test_scores, partners), rows_of(test.masks, kept), threshold)
-    groups = test.groups
-    kept_groups = [groups[index] for index in kept]
-    return bootstrap_mean(iou.numpy(), groups=kept_groups, **resampling)
+    return _at(kept, iou, len(nouns))
 
 
 def annotator_ceiling(

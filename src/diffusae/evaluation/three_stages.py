@@ -1,4 +1,4 @@
-"""The effects of interventions in each window of generation, and the paper's claims about them.
+"""The effects of interventions in each window of generation.
 
 A concept's edit is compared with each control **case by case**: the difference of both outcomes of
 the same case (the same object to the same region, the same picture to the same style), averaged,
@@ -7,18 +7,9 @@ width also where all cases agree; else it is a percentile bootstrap. Overlapping
 methods say little when both were tried on the same pictures; the interval of the difference does.
 Cases that one of both lacks (a noun without a concept) are left out.
 
-`margin` is the smallest difference of a share that counts, so that "no effect" can be shown:
-
-- a success *rises* above a control where the interval of the difference lies above 0; it *does not*
-  where the interval excludes a rise of `margin` or more; otherwise it is open (None);
-- two figures are *alike* where the interval lies within (-margin, margin).
-
-The claims are those of Emergence (arXiv 2504.15473, sections 1 and 6): early, layout can be moved
-and style cannot; middle, layout is fixed and style can be steered; final, texture only. Every cell
-evaluated in the window of a claim is asked: success must rise above no edit **and** above a random
-latent pushed equally hard. "Can" holds where some cell rises and fails where no cell does; "cannot"
-is the opposite. With many cells "some cell" is easier to reach: the cells are listed. Where a cell
-has the SAE of the window's own t (1, .5 and 0, as in the paper), only such cells are asked.
+`margin` is the smallest difference of a share that counts: two figures are *alike* where the
+interval lies within (-margin, margin). Claims about these effects are registered and judged on
+other pictures (`diffusae.evaluation.claims`).
 """
 
 from __future__ import annotations
@@ -29,12 +20,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar, Unpack
 
 from diffusae.evaluation.proportion import share_difference
-from diffusae.evaluation.result import Estimate, Interval, Resampling, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 from diffusae.parsing import typed
 
 R = TypeVar("R")
-AGAINST = ("no_edit", "random_latent")
-"""The controls that a success must rise above to count for a claim."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +73,6 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A hypothesis: in this window, this kind of edit can, or cannot, change the picture."""
-
-    window: str
-    edit: str
-    can: bool
-    text: str
-
-
-@dataclass(frozen=True)
 class Coordinates:
     """The cell of a result."""
 
@@ -101,61 +80,6 @@ class Coordinates:
     block: str
     t: float
     conditioning: str
-
-
-@dataclass(frozen=True)
-class CellAnswer:
-    """The success of an edit at one cell: `value`, `ci95`, `n`, `clusters` as in `results.json`.
-
-    Attributes:
-        differences: each control of `AGAINST` -> success minus it; None where it was not compared.
-        rises: whether the success rises above them all; None: open.
-    """
-
-    cell: Coordinates
-    tag: str
-    blocks: list[str]
-    value: float | None
-    ci95: Interval | None
-    n: int
-    differences: dict[str, Estimate | None]
-    rises: bool | None
-    clusters: int | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.own  # refuses figures that do not go together
-
-    @property
-    def own(self) -> Estimate:
-        """The success as an estimate."""
-        return Estimate(self.value, self.ci95, self.n, self.clusters)
-
-
-@dataclass(frozen=True)
-class Answer(Claim):
-    """A claim and what the cells say of it: a row of claims.json. `holds` None: open."""
-
-    holds: bool | None
-    cells: list[CellAnswer]
-
-    @classmethod
-    def of(cls, claim: Claim, cells: list[CellAnswer]) -> Answer:
-        """The answer of cells; without any it is open."""
-        some, none = any(cell.rises for cell in cells), all(cell.rises is False for cell in cells)
-        changes = True if some else False if cells and none else None
-        holds = changes if claim.can or changes is None else not changes
-        return cls(**vars(claim), holds=holds, cells=cells)
-
-
-CLAIMS = (
-    Claim("early", "spatial", True, "layout can be moved"),
-    Claim("early", "style", False, "style cannot be steered"),
-    Claim("middle", "spatial", False, "layout is fixed"),
-    Claim("middle", "style", True, "style can be steered"),
-    Claim("final", "spatial", False, "layout is fixed"),
-    Claim("final", "style", False, "style is fixed"),
-    Claim("final", "grain", True, "texture can be changed"),
-)
 
 
 def paired_difference(
@@ -204,46 +128,6 @@ def standing(difference: Estimate, *, higher_is_better: bool, margin: float | No
     return "alike" if margin is not None and -margin < low and high < margin else "unclear"
 
 
-def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
-    """Whether a success rises above all controls; None: open, or there is nothing to compare."""
-    answers = []
-    for difference in differences:
-        low, high = difference.ci95 or (-math.inf, math.inf)
-        answers.append(True if low > 0 else False if high < margin else None)
-    if not answers or False in answers:
-        return False if answers else None
-    return None if None in answers else True
-
-
-def answered(results: Sequence[Result], *, margin: float) -> list[Answer]:
-    """Every claim with the answer of each cell, from the success rows of the three-stage table."""
-    rows = [(row, Staged.of(row)) for row in results]
-    answers = []
-    for claim in CLAIMS:
-        asked = [
-            (row, staged)
-            for row, staged in rows
-            if (staged.window, staged.edit, staged.measure) == (claim.window, claim.edit, "success")
-        ]
-        own = at_own_t(asked, lambda pair: pair[1].own_t)
-        cells = [_at_cell(row, staged, margin) for row, staged in own]
-        answers.append(Answer.of(claim, cells))
-    return answers
-
-
 def at_own_t(rows: Sequence[R], own_t: Callable[[R], bool]) -> list[R]:
     """The rows with the SAE of their window's own t; all of them where none has it."""
     return [row for row in rows if own_t(row)] or list(rows)
-
-
-def _at_cell(row: Result, staged: Staged, margin: float) -> CellAnswer:
-    differences = {name: staged.differences.get(name) for name in AGAINST}
-    known = [difference for difference in differences.values() if difference is not None]
-    return CellAnswer(
-        cell=typed(Coordinates, row.cell),
-        tag=staged.tag,
-        blocks=staged.blocks,
-        **asdict(row.estimate),
-        differences=differences,
-        rises=rises(known, margin=margin) if len(known) == len(AGAINST) else None,
-    )

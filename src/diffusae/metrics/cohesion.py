@@ -13,7 +13,7 @@ import torch
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
-from diffusae.evaluation.cohesion import Items, cohesion_results
+from diffusae.evaluation.cohesion import Items, cohesion, cohesion_results, separability_of_each
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
@@ -21,6 +21,7 @@ from diffusae.metrics.metric import Embedding, Metric
 from diffusae.report.tables import capital, plain
 from diffusae.settings import Within
 from diffusae.study.study import Study, build
+from diffusae.table_files import write_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,57 @@ class CohesionSettings(MetricSettings):
 
 
 def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding) -> list[Result]:
-    """Cohesion and separability in the study's embedding, then in every further one.
+    """Cohesion and separability in the study's embedding, then in every further one. Beside the
+    rows, those of every concept in the study's embedding.
 
     Labels that an embedding does not know are left out, and those of `leave_out`.
     """
-    rows = _rows(study, settings, embedding())
+    words = embedding()
+    rows = _rows(study, settings, words)
+    latents, items, _ = _items(ConceptDictionary.load(study.concepts).table, words, settings)
+    write_table(
+        study.evaluation("cohesion") / "concepts.parquet",
+        _table(latents, items, settings.minimum_items) if rows[0].value is not None else _NONE,
+    )
     for name, node in (settings.also or {}).items():
         further = _rows(study, settings, word_embedding(study, node))
         rows += [replace(row, metric=f"{row.metric}_{name}") for row in further]
     return rows
+
+
+def _table(latents: Sequence[int], items: Items, minimum_items: int) -> pd.DataFrame:
+    """Every concept with enough items."""
+    kept = items.with_at_least(minimum_items)
+    enough = (items.counts.sum(dim=1) >= minimum_items).tolist()
+    return pd.DataFrame(
+        {
+            "latent": [latent for latent, has in zip(latents, enough, strict=True) if has],
+            "items": kept.counts.sum(dim=1).numpy(),
+            "cohesion": cohesion(kept).numpy(),
+            "separability": separability_of_each(kept).numpy(),
+        }
+    )
+
+
+_NONE = pd.DataFrame({"latent": [], "items": [], "cohesion": [], "separability": []})
+"""Of a cell without data."""
+
+
+def _items(
+    table: pd.DataFrame, words: WordEmbedding, settings: CohesionSettings
+) -> tuple[list[int], Items, list[str]]:
+    """The latents with known labels, how often they gained each, and these labels."""
+    labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
+    column = {label: index for index, label in enumerate(labels)}
+    known = table[table["label"].isin(labels)]
+    latents = sorted(set(known["latent"].tolist()))
+    row = {latent: index for index, latent in enumerate(latents)}
+    counts = torch.zeros(len(latents), len(labels), dtype=torch.long)
+    for latent, label, count in zip(
+        *(known[name] for name in ("latent", "label", "count")), strict=True
+    ):
+        counts[row[latent], column[label]] = count
+    return latents, Items(counts, vectors), labels
 
 
 def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
@@ -72,18 +115,9 @@ def cohesion_of(
     seed: int,
 ) -> list[Result]:
     """The two rows of a dictionary's table in one embedding; `vocabulary`: the annotator's."""
-    labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
-    column = {label: index for index, label in enumerate(labels)}
-    known = table[table["label"].isin(labels)]
-    latents = sorted(set(known["latent"].tolist()))
-    row = {latent: index for index, latent in enumerate(latents)}
-    counts = torch.zeros(len(latents), len(labels), dtype=torch.long)
-    for latent, label, count in zip(
-        *(known[name] for name in ("latent", "label", "count")), strict=True
-    ):
-        counts[row[latent], column[label]] = count
+    _, items, labels = _items(table, words, settings)
     return cohesion_results(
-        Items(counts, vectors),
+        items,
         vocabulary=embed_labels(words, vocabulary)[1],
         objects=torch.tensor([label in vocabulary for label in labels], dtype=torch.bool),
         minimum_object_labels=settings.minimum_object_labels,

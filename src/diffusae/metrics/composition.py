@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Unpack
 
 import pandas as pd
 import torch
@@ -38,7 +37,7 @@ from diffusae.evaluation.composition import (
 )
 from diffusae.evaluation.linear_probe import linear_probes
 from diffusae.evaluation.metric_settings import Count, MetricSettings
-from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
+from diffusae.evaluation.result import Estimate, Resampling, Result
 from diffusae.files import atomic_path
 from diffusae.labelling.codes import CodeSource, code_source, coded_split
 from diffusae.metrics.metric import Embedding, Metric
@@ -99,19 +98,28 @@ def composition_rows(
     second = [
         annotations.second[i].get(noun) for i, noun in zip(test.groups, test.nouns, strict=True)
     ]
-    # What changes over t as the prediction does is kept object by object, for curves over t.
+    # What else is known object by object is kept: for curves over t, and for claims.
+    guesses = {
+        "chance": baselines.chance_iou(test, seed=study.seed),
+        "centre_prior": baselines.centre_prior_iou(tuning, test),
+        "other_picture": baselines.other_picture_iou(
+            scores, test, threshold=tuned.threshold.value, seed=study.seed
+        ),
+    }
     by_object = {
         **_cross_attention(study.held_out, vocabulary, tuning, test),
         **_probes(fitting, tuned_on, tested),
     }
+
+    def mean(name: str) -> Estimate:
+        return baselines.mean_of_known((guesses | by_object)[name], test.groups, **resampling)
+
     beside: dict[str, Estimate] = {
-        "chance": baselines.chance(test, **resampling),
-        "centre_prior": baselines.centre_prior(tuning, test, **resampling),
+        "chance": mean("chance"),
+        "centre_prior": mean("centre_prior"),
         "centre_disc": baselines.centre_disc(tuning, test, **resampling),
-        "other_picture": baselines.other_picture(
-            scores, test, threshold=tuned.threshold.value, **resampling
-        ),
-        **{name: _mean_of_known(iou, test.groups, **resampling) for name, iou in by_object.items()},
+        "other_picture": mean("other_picture"),
+        **{name: mean(name) for name in by_object},
         "annotator_ceiling": baselines.annotator_ceiling(
             test, [None if mask is None else torch.as_tensor(mask) for mask in second], **resampling
         ),
@@ -126,7 +134,7 @@ def composition_rows(
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().cpu().contiguous()}, temporary)
     table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-    columns = {name: iou.numpy() for name, iou in by_object.items()}
+    columns = {name: iou.numpy() for name, iou in (by_object | guesses).items()}
     write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
@@ -228,16 +236,6 @@ def _cross_attention(
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
     iou = baselines.score_map_iou(tuning_maps, test_maps, tuning=tuning, test=test, per_map=True)
     return {"cross_attention": torch.where(known, iou, math.nan)}
-
-
-def _mean_of_known(
-    iou: Tensor, pictures: Sequence[str], **resampling: Unpack[Resampling]
-) -> Estimate:
-    known = iou.isfinite()
-    groups = [
-        picture for picture, is_known in zip(pictures, known.tolist(), strict=True) if is_known
-    ]
-    return bootstrap_mean(iou[known].numpy(), groups=groups, **resampling)
 
 
 METRIC = Metric(

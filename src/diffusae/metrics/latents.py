@@ -66,7 +66,7 @@ def latent_rows(study: Study, settings: LatentSettings, _embedding: Embedding) -
 
 
 def _other_sae(study: Study, tag: str) -> Path:
-    return study.directory / "sae" / f"{study.cell.key}-{tag}"
+    return study.sae.with_name(f"{study.cell.key}-{tag}")
 
 
 def _others(study: Study, settings: LatentSettings) -> list[Beside]:

@@ -73,7 +73,7 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
         UserError: what some metric cannot do in this study, all in one.
     """
     own = RunSettings.of(study.cfg).metric_settings
-    config = cache(lambda metric: _config_of(metric, own.get(metric) or {}))
+    config = cache(lambda metric: config_of(metric, own.get(metric) or {}))
     cells: dict[Cell, Studies] = {
         cell: {metric: compared(Study(config(metric)).at(cell)) for metric in metrics}
         for cell, metrics in chosen.items()
@@ -128,14 +128,17 @@ def _plain(cfg: DictConfig, name: str) -> Any:
     return {} if part is None else OmegaConf.to_container(part, resolve=True)
 
 
-def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:
+def config_of(metric: str, settings: Mapping[str, Any], *, option: str | None = None) -> DictConfig:
     """The command's configuration with the option of a metric, and values in the place of its own.
+
+    Args:
+        option: of `evaluation`; None: it is called as the metric.
 
     Raises:
         UserError: a value that the option does not have.
     """
     overrides = HydraConfig.get().overrides.task
-    cfg = compose("run", overrides=[*overrides, f"evaluation={metric}"])
+    cfg = compose("run", overrides=[*overrides, f"evaluation={option or metric}"])
     together(
         str(unknown(f"value in metric_settings.{metric}:", name, cfg.evaluation))
         for name in settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import SurveyedRun
 from diffusae.study.seeds import is_twin
 from diffusae.study.study import Study
+from diffusae.summaries.claims import judgement_of, summarise_claims
 from diffusae.summaries.emergence import STAGE as EMERGENCE
 from diffusae.summaries.emergence import summarise_emergence
+from diffusae.summaries.registration import Registered
 from diffusae.summaries.three_stages import STAGE as THREE_STAGES
 from diffusae.summaries.three_stages import summarise_three_stages
 
@@ -41,7 +43,7 @@ def summarised(study: Study) -> Iterator[str]:
     """Bring the curves and the table up to date; what cannot be is said, and does not keep the page
     from being drawn.
     """
-    for summarise in (summarise_emergence, summarise_three_stages):
+    for summarise in (summarise_emergence, summarise_three_stages, _summarise_claims):
         try:
             with where_writable(
                 study.directory / "evaluation", otherwise="the report has no new summaries"
@@ -51,11 +53,20 @@ def summarised(study: Study) -> Iterator[str]:
             yield str(error)
 
 
+def _summarise_claims(study: Study) -> None:
+    if study.kind == "generation":
+        summarise_claims(Registered.of(study))
+
+
 def shown_contents(study: Study, runs: list[SurveyedRun]) -> str:
     """One value for all that a page is made of: the status and the contents of every run, and how
     they are summarised.
     """
-    settings = {name: study.part(name) for name in ("grid", EMERGENCE, THREE_STAGES)}
+    settings: dict[str, Any] = {
+        name: study.part(name) for name in ("grid", EMERGENCE, THREE_STAGES)
+    }
+    if study.kind == "generation":
+        settings["claims"] = asdict(judgement_of(Registered.of(study)))
     return signature(settings | {"runs": sorted((_said(study, run) for run in runs), key=str)})
 
 

@@ -23,6 +23,7 @@ from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import (
     Books,
     Section,
+    claims,
     composition,
     concepts,
     decisions,
@@ -41,13 +42,14 @@ from diffusae.report.sections import (
 from diffusae.report.study import FinishedStudy
 from diffusae.report.style import block_colours
 from diffusae.report.three_stages import signed, window_text
-from diffusae.report.verdicts import Verdict, case_of, finding_of, judged
+from diffusae.report.verdicts import Finding, Verdict, case_of, finding_of, judged
 
 HERE = Path(__file__).parent
 HEAVY = 12 * 2**20
 SECTIONS = [
     module.SECTION
     for module in (
+        claims,
         composition,
         knowledge,
         decisions,
@@ -116,7 +118,7 @@ def render_page(study: FinishedStudy) -> str:
         asks=_asks(study),
         sections=rendered,
         verdicts=verdicts,
-        finding=finding_of(verdicts),
+        finding=_finding(study, verdicts),
         definitions=books.pictures.definitions,
         charts=books.charts.data,
     )
@@ -137,6 +139,16 @@ def _tables(study: FinishedStudy, shown: Sequence[Section]) -> dict[str, list[ta
         section = study.shows.section(table.metric)
         by_section[section if section in by_section else "grid"].append(table)
     return by_section
+
+
+def _finding(study: FinishedStudy, verdicts: Sequence[Verdict]) -> Finding:
+    """What the page leads with: the registered claims where they were judged."""
+    judged_claims = study.judgement
+    if judged_claims is None or judged_claims.registered is None:
+        return finding_of(verdicts)
+    stale = " They were changed since: this result is stale." if judged_claims.changed else ""
+    note = f"Claims of {judged_claims.source}, on pictures that nothing was chosen on.{stale}"
+    return Finding(f"{judged_claims.counted}.", note, None)
 
 
 def _claims(study: FinishedStudy, section: str) -> list[Verdict]:

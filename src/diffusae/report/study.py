@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from diffusae.errors import UserError
 from diffusae.evaluation.erasure import ErasurePoint, SearchedTokens
 from diffusae.evaluation.result import Result
-from diffusae.evaluation.three_stages import Answer
 from diffusae.report.shown import Shows
+from diffusae.summaries.claims import Judgement
 
 PredictionKey = tuple[str, str, float, str]
 """(block, conditioning, t, noun)"""
@@ -305,8 +305,8 @@ class FinishedStudy:
         results: of all metrics and cells. shows: how these are shown.
         emergence: the curves over t, as `diffusae.evaluation.emergence.emergence_result` makes
             them.
+        judgement: the verdicts on registered claims; None: the study can have none.
         three_stages: the three-stage table, as `diffusae.summaries.three_stages` makes it.
-        claims: what these rows say of the paper's claims.
         examples: pictures before and after interventions.
         erasures: what the erasure benchmark found, a run a cell.
         strips: prompts steered through the text encoder, over lambda.
@@ -325,8 +325,8 @@ class FinishedStudy:
     results: Sequence[Result] = ()
     shows: Shows = field(default_factory=Shows)
     emergence: Sequence[Result] = ()
+    judgement: Judgement | None = None
     three_stages: Sequence[Result] = ()
-    claims: Sequence[Answer] = ()
     examples: Sequence[Examples] = ()
     erasures: Sequence[ErasureRun] = ()
     strips: Sequence[Strip] = ()

@@ -10,9 +10,9 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
-from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates, Staged
+from diffusae.evaluation.three_stages import Coordinates, Staged
 from diffusae.parsing import typed
-from diffusae.report.tables import HELD, NO_DATA, cell_order, number, plain, text_of
+from diffusae.report.tables import cell_order, number, text_of
 
 CONTROLS = (
     "no_edit",
@@ -110,11 +110,6 @@ def place_of(blocks: Sequence[str], t: float, conditioning: str) -> str:
     return f"{' + '.join(blocks)} · t = {t:.2f} · {conditioning}"
 
 
-def place_of_answer(cell: CellAnswer) -> str:
-    """The place of a claim's cell, in the same words."""
-    return place_of(cell.blocks, cell.cell.t, cell.cell.conditioning)
-
-
 def lines_of(results: Iterable[Result]) -> list[Line]:
     """The lines in the order: window, edit, one block before several, cell, tag.
 
@@ -178,35 +173,6 @@ def controls_of(lines: Iterable[Line]) -> list[str]:
         name for line in lines for measure in line.measures.values() for name in measure.controls
     }
     return sorted(names, key=lambda name: place_in(CONTROLS, name))
-
-
-def answer_text(answer: Answer) -> str:
-    """The answer to a claim, such as "holds (1 cell: 1 above the controls)"."""
-    cells = answer.cells
-    if not cells:
-        return "not evaluated"
-    counts = [sum(cell.rises is state for cell in cells) for state in (True, False, None)]
-    words = ("above the controls", "not above them", "undecided")
-    counted = ", ".join(
-        f"{count} {word}" for count, word in zip(counts, words, strict=True) if count
-    )
-    return f"{HELD[answer.holds]} ({len(cells)} cell{'s' if len(cells) > 1 else ''}: {counted})"
-
-
-def evidence(cell: CellAnswer) -> str:
-    """The success of an edit at one cell, and how far it lies over the controls."""
-    own, place = cell.own, place_of_answer(cell)
-    if own.value is None:
-        return f"{place}: {NO_DATA}"
-    against = [
-        (
-            f"{signed(difference)} over {plain(name)}"
-            if difference is not None
-            else f"not compared with {plain(name)}"
-        )
-        for name, difference in cell.differences.items()
-    ]
-    return f"{place}: {text_of(own, 2)}, n = {own.counted}; {', '.join(against)}"
 
 
 def signed(figure: Estimate, decimals: int = 2) -> str:

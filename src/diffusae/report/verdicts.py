@@ -1,4 +1,4 @@
-"""What the results say of every claim, by one rule.
+"""What the results of the study's own pictures say of every claim.
 
 A claim is asked of every cell that was evaluated for it. At one cell, the figure stands beside the
 strongest of its baselines: the one whose nearer end is hardest to beat. Ceilings and probes, which
@@ -13,8 +13,8 @@ were shown the answer, are no baselines.
 - Figures shown are those of the cell with the largest lead: the distance between the nearer ends of
   the two intervals, or the nearer end of the difference.
 
-The paper's claims about interventions are judged in `diffusae.evaluation.three_stages`, where
-"cannot" is a claim as well.
+This is a look at the study's own test pictures, at many cells, without a correction: it suggests
+what to claim. Claims that were registered before are judged by `diffusae.evaluation.claims`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from dataclasses import dataclass
 
 from diffusae.evaluation.result import Estimate
 from diffusae.report.tables import HELD, Row, lead, plain, text_of
-
-STUDY, PAPER = "this study", "the paper"
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,12 @@ class Verdict:
     Attributes:
         claim: a sentence.
         section: the anchor of the page's section that has the figures.
-        by: whose claim it is.
     """
 
     claim: str
     section: str
     holds: bool | None
     cases: Sequence[Case]
-    by: str = STUDY
 
     @property
     def best(self) -> Case | None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.collecting.collect import collect_alone
-from diffusae.errors import UserError
+from diffusae.errors import UserError, together
 from diffusae.jobs.faults import is_users, reason
 from diffusae.jobs.outcomes import JobOutcome, print_outcomes
 from diffusae.jobs.progress import at_work, progress_bar
@@ -27,11 +27,13 @@ from diffusae.metrics.schedule import Studies, chosen_metrics, studies_at
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
+from diffusae.stages.claims import claims as judge
 from diffusae.stages.report import report
 from diffusae.stopping import raise_if_received
 from diffusae.study.seeds import in_figures, twins_of
 from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
+from diffusae.summaries.registration import Registered
 from diffusae.training.cell import mirror_of, trained
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,9 @@ def run(cfg: DictConfig) -> None:
     """
     study = Study(cfg)
     study.check()
+    judges = RunSettings.of(cfg).judge_claims
+    if judges:
+        together(Registered.of(study).faults())
     cells = studies_at(study, chosen_metrics(study))
     with directory_lock(study.directory):
         collect_alone(study)
@@ -69,6 +74,7 @@ def run(cfg: DictConfig) -> None:
             if annotates:
                 annotate(cfg)
         failures = _cells(study, cells)
+        unjudged = _unjudged(cfg) if judges and not failures else None
         with at_work("the report"):
             undrawn = _undrawn(cfg, quietly=bool(failures))
     if failures:
@@ -76,6 +82,17 @@ def run(cfg: DictConfig) -> None:
             f"{len(failures)} of {len(study.grid)} cells failed: {', '.join(failures)}; the same"
             f" command runs only these again{undrawn}"
         )
+    if unjudged is not None:
+        raise unjudged
+
+
+def _unjudged(cfg: DictConfig) -> UserError | None:
+    """Judge the claims; why not all of them were, which the report is drawn before."""
+    try:
+        judge(cfg)
+    except UserError as error:
+        return error
+    return None
 
 
 def _first_report(cfg: DictConfig, finished: int, cells: int) -> None:

@@ -28,6 +28,8 @@ class RootSettings(Settings, part=""):
 class RunSettings(Settings, part=""):
     """What `run` does at which cells (`conf/run.yaml`); `metrics.schedule` looks at the names."""
 
+    judge_claims: bool
+    """Whether claims are judged at the end."""
     side_by_side: bool
     """Whether all cells are trained at once."""
     metrics: list[str]

@@ -123,7 +123,7 @@ class Study:
     @property
     def sae(self) -> Path:
         """The cell's trained autoencoder."""
-        return self.directory / "sae" / self.cell_name
+        return Path(self.cfg.paths.sae).expanduser() / self.cell_name
 
     @property
     def concepts(self) -> Path:

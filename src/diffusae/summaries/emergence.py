@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 STAGE = "emergence"
 OWN = "iou"
 """The column of objects.parquet with the prediction's IoU; the columns beside it are baselines."""
+GUESSES = ("chance", "centre_prior", "other_picture")
+"""Those that have no curve, because they are guesses."""
 
 Curve = tuple[str, str, str]
 """Block, conditioning, tag of the SAEs."""
@@ -100,7 +102,8 @@ def _result(
     readers = [
         name
         for name in tables[max(tables)].columns
-        if name not in ("image_id", "noun") and all(name in table for table in tables.values())
+        if name not in ("image_id", "noun", *GUESSES)
+        and all(name in table for table in tables.values())
     ]
     curves = {name: _curve_of(tables, name, settings, seed) for name in readers}
     final = load_results(cells[min(cells)] / "results.json")

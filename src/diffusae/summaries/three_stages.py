@@ -24,18 +24,10 @@ from diffusae.evaluation.result import (
     save_results,
 )
 from diffusae.evaluation.settings import ThreeStageSettings
-from diffusae.evaluation.three_stages import (
-    Answer,
-    Staged,
-    answered,
-    difference_to,
-    paired_difference,
-    standing,
-)
-from diffusae.files import atomic_write_json, verified
+from diffusae.evaluation.three_stages import Staged, difference_to, paired_difference, standing
+from diffusae.files import verified
 from diffusae.interventions.regions import Region
 from diffusae.interventions.windows import OWN_T, window_name
-from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
 from diffusae.runs.survey import finished_runs
@@ -94,7 +86,7 @@ def summarise_three_stages(study: Study) -> None:
     settings, seed = ThreeStageSettings.of(study.cfg), study.seed
     determines = {**asdict(settings), "seed": seed}
     parents = {f"evaluate {one.name}": Parent.of(one.record) for one in interventions}
-    if _is_there(directory, determines, parents):
+    if is_there(directory, determines, parents):
         return
     with directory_lock(directory):
         # A table of other interventions is not the result of another run.
@@ -102,36 +94,18 @@ def summarise_three_stages(study: Study) -> None:
         with study.recorded(directory, STAGE, determines=determines, parents=parents, locks=False):
             results = [row for one in interventions for row in _rows_of(one, settings, seed)]
             write_table(directory / "table.parquet", table_of(results))
-            claims = [asdict(answer) for answer in answered(results, margin=settings.margin)]
-            atomic_write_json(directory / "claims.json", claims)
             save_results(directory / "results.json", results)
     log.info("the three-stage table of %d interventions: %s", len(interventions), directory)
 
 
-def _is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
-    """Whether the table of exactly these interventions exists and is whole."""
+def is_there(directory: Path, determines: Mapping[str, Any], parents: Mapping[str, str]) -> bool:
+    """Whether a directory holds the whole summary of exactly these results."""
     wanted = run_signature(determines=determines, parents=parents)
     return any(
         record.signature == wanted
         and state(directory, determines=determines, parents=parents) == "finished"
         for _, record in finished_runs(directory, ".")
     )
-
-
-def claims_in(study: Study) -> list[Answer]:
-    """The table's answers to the paper's claims; empty without a finished table.
-
-    Raises:
-        UserError: claims.json is damaged.
-    """
-    directory = study.directory / "evaluation" / STAGE
-    if not any(finished_runs(directory, ".")):
-        return []
-    remedy = f"remove {directory} and report again"
-    path = verified(directory / "claims.json")
-    rows = read_json(path, remedy=remedy, kind=list)
-    with reading(path, remedy=remedy):
-        return [typed(Answer, row) for row in rows]
 
 
 def evaluated_interventions(study: Study) -> list[Evaluated]:

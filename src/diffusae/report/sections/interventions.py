@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from diffusae.evaluation.result import Estimate, load_results
-from diffusae.evaluation.three_stages import CLAIMS as PAPERS_CLAIMS
-from diffusae.evaluation.three_stages import Answer, at_own_t
+from diffusae.evaluation.three_stages import at_own_t
 from diffusae.interventions.windows import window_name
 from diffusae.report import charts
 from diffusae.report.before_after import load_examples
@@ -15,17 +14,9 @@ from diffusae.report.gathering import Source
 from diffusae.report.sections import Books, Section, View
 from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
-from diffusae.report.three_stages import (
-    MEASURES,
-    Line,
-    answer_text,
-    controls_of,
-    evidence,
-    lines_of,
-    place_of_answer,
-)
-from diffusae.report.verdicts import PAPER, Case, Verdict, judged
-from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions
+from diffusae.report.three_stages import MEASURES, Line, controls_of, lines_of
+from diffusae.report.verdicts import Case, Verdict, judged
+from diffusae.summaries.three_stages import STAGE, evaluated_interventions
 
 NAME = "interventions"
 CLAIMS = {
@@ -37,12 +28,8 @@ CLAIMS = {
 
 
 def gather(source: Source) -> dict[str, object]:
-    """The three-stage table, its claims, and pictures before and after."""
-    return {
-        "three_stages": source.results_of(STAGE),
-        "claims": claims_in(source.study),
-        "examples": list(_examples(source)),
-    }
+    """The three-stage table, and pictures before and after."""
+    return {"three_stages": source.results_of(STAGE), "examples": list(_examples(source))}
 
 
 def _examples(source: Source) -> Iterator[Examples]:
@@ -66,10 +53,10 @@ def _examples(source: Source) -> Iterator[Examples]:
 
 
 def verdicts(study: FinishedStudy) -> list[Verdict]:
-    """Success against the strongest control on the same cases; then the paper's claims."""
+    """Success against the strongest control on the same cases."""
     lines = lines_of(study.three_stages)
     edits = dict.fromkeys([*CLAIMS, *(line.edit for line in lines)])
-    own = [
+    return [
         judged(
             CLAIMS.get(edit, f"Concepts bring in a {plain(edit)}"),
             NAME,
@@ -85,11 +72,6 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
             ],
         )
         for edit in edits
-    ]
-    unasked = [Answer.of(claim, []) for claim in PAPERS_CLAIMS]
-    return own + [
-        Verdict(f"{answer.window}: {answer.text}", NAME, answer.holds, _cases(answer), PAPER)
-        for answer in study.claims or unasked
     ]
 
 
@@ -130,17 +112,8 @@ def _case(
     return Case(place, success, "success", *beside)
 
 
-def _cases(answer: Answer) -> list[Case]:
-    """What every cell with data says of one of the paper's claims."""
-    return [
-        _case(place_of_answer(cell), cell.own, cell.differences, {})
-        for cell in answer.cells
-        if cell.value is not None
-    ]
-
-
 def view(study: FinishedStudy, books: Books) -> View | None:
-    """The claims, the figure, the table, and pictures before and after."""
+    """The figure, the table, and pictures before and after."""
     lines = lines_of(study.three_stages)
     if not (lines or study.examples):
         return None
@@ -151,7 +124,6 @@ def view(study: FinishedStudy, books: Books) -> View | None:
             alt = f"{words} of {edits} edits by window, beside the controls; see the table."
             drawn.append((words, books.charts.chart(chart, alt=alt)))
     return {
-        "claims": [(one, answer_text(one), list(map(evidence, one.cells))) for one in study.claims],
         "stages": lines,
         "stage_charts": drawn,
         "stage_controls": controls_of(lines),
