@@ -32,6 +32,8 @@ class TrainingSettings(Settings, part="training"):
     """Of the pool."""
     latent_channels: Count
     """Numbers of the autoencoder for a square of 4 x 4 pixels."""
+    denoiser: Literal["unet", "dit"]
+    """A U-Net of Stable Diffusion's kind, or a transformer of PixArt's."""
     schedule: Literal["plain", "shifted"]
     """The noise schedule: `schedule.py`."""
     skip_drop: Annotated[float, Within(0, 1)]
@@ -46,6 +48,9 @@ class TrainingSettings(Settings, part="training"):
     start_from: str | None
     """A pipeline folder with the first weights, such as the shipped one; a part of 0 steps is taken
     from it unchanged. None: random weights."""
+    parts_from: str | None
+    """The directory of another training, whose pool, autoencoder, latents and annotator are used;
+    None: these are made too."""
     accelerator: str
     """As in Lightning; the stage asks `jobs.processes.device_fault`."""
     workers: Annotated[int, Within(1, 1000)]
@@ -60,3 +65,5 @@ class GateSettings(Settings, part="gate"):
     steps: Annotated[int, Within(1, 1000)]
     batch_size: Count
     pictures: Count
+    exchanges: Count
+    """Captions for each decision time."""
