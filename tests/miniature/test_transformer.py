@@ -12,6 +12,8 @@ from diffusae.capture.generate import generate
 from diffusae.errors import UserError
 from diffusae.miniature.denoiser import Denoiser
 from diffusae.miniature.folder import size_in_bytes
+from diffusae.miniature.measured import GatePictures
+from diffusae.miniature.settings import GateSettings
 from diffusae.miniature.tokenizer import build_tokenizer
 from diffusae.miniature.transformer import build_transformer
 from diffusae.miniature.worlds import SCENES
@@ -100,7 +102,7 @@ def test_the_folder_runs_in_plain_diffusers_and_its_blocks_can_be_recorded(folde
         hookpoints={"early": "transformer_blocks.1", "last": -1},
         timesteps=[float(ours.scheduler.timesteps[0])],
     )
-    assert {block: grid for block, grid in made.grids.items()} == {"early": (8, 8), "last": (8, 8)}
+    assert made.grids == {"early": (8, 8), "last": (8, 8)}
     assert {tuple(update.shape) for update in made.updates.values()} == {(2, 64, 192)}
 
 
@@ -138,3 +140,22 @@ def test_the_names_of_a_unets_weights_stay_so_that_its_checkpoints_load():
     denoiser = Denoiser.new("unet", build_tokenizer(SCENES.vocabulary()), 8)
     names = {name.split(".")[0] for name in denoiser.state_dict()}
     assert names == {"text_encoder", "unet"}
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["unet", "dit"])
+def test_the_gate_exchanges_captions_from_a_moment_on(folders, which):
+    pipe: Any = load_pipeline(folders[which], dtype=torch.float32, device="cpu")
+    denoiser = pipe.components.get("transformer") or pipe.unet
+    torch.manual_seed(0)
+    for weights in denoiser.parameters():  # the untrained transformer reads no caption
+        torch.nn.init.normal_(weights, std=0.1)
+    settings = GateSettings(guidance=4.0, steps=3, batch_size=2, pictures=1, exchanges=1)
+    pictures = GatePictures(pipe, settings)
+    captions, others = ["a red fish", "a blue cat", "a pink cup"], ["a green car"] * 3
+    first, second = pictures(captions, range(3)), pictures(others, range(3))
+    assert (first != second).any()
+    throughout = pictures.exchanged(captions, range(3), others, 1.0)
+    assert abs(throughout.astype(int) - second).max() <= 1
+    late = pictures.exchanged(captions, range(3), others, 0.5)
+    assert (late != first).any()
+    assert (late != second).any()

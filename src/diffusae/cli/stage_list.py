@@ -30,7 +30,10 @@ STAGES: dict[str, str] = {
     ),
     "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
     "report": "render the HTML report of what is finished",
-    "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
+    "compare": (
+        "lay what is evaluated beside a paper's own figures (reference=...), or several studies"
+        " side by side (studies=[...])"
+    ),
     "dashboard": (
         "build a W&B workspace and report of what is evaluated; without a key, write them to a file"
     ),

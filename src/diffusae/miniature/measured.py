@@ -55,7 +55,7 @@ def pass_gate(folder: Path, directory: Path, world: World, settings: GateSetting
     pipe: Any = load_pipeline(folder, dtype=torch.float32, device=device)
     annotator = MiniatureAnnotator(folder / "annotator")
 
-    pictures = _Pictures(pipe, settings)
+    pictures = GatePictures(pipe, settings)
 
     def back(drawn: np.ndarray) -> np.ndarray:
         parts = [reconstruct(pipe.vae, drawn[i : i + 50]) for i in range(0, len(drawn), 50)]
@@ -89,7 +89,7 @@ def pass_gate(folder: Path, directory: Path, world: World, settings: GateSetting
         )
 
 
-class _Pictures:
+class GatePictures:
     """Pictures of a pipeline, some at once."""
 
     def __init__(self, pipe: Any, settings: GateSettings) -> None:

@@ -15,11 +15,13 @@ SomeSteps = Annotated[int, Within(0, 10**9)]
 class MiniatureSettings(Settings, part=""):
     """`conf/miniature.yaml`."""
 
-    part: Literal["all", "autoencoder", "annotator", "denoiser", "assemble", "gate"]
+    part: Literal["all", "autoencoder", "annotator", "denoiser", "assemble", "gate", "table"]
     folder: str
     """Where the pipeline folder is written, and read to be measured."""
     directory: str
     """Of the pool of scenes, checkpoints, latents, figures and the contact sheet."""
+    gates: list[str]
+    """Directories whose gate.json the part `table` lays side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
