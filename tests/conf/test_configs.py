@@ -73,6 +73,8 @@ def test_every_stage_composes_and_passes_the_checks(stage):
 def test_the_miniature_stage_fills_the_settings_of_its_parts(world, denoiser):
     cfg = composed(f"world={world}", f"denoiser={denoiser}", stage="miniature")
     assert TrainingSettings.of(cfg).denoiser == denoiser
+    shared = {"unet": None, "dit": f"outputs/{world}/seed0"}
+    assert cfg.training.parts_from == shared[denoiser]
     assert MiniatureSettings.of(cfg).part == "all"
     assert vars(TrainingSettings.of(cfg)).keys() == cfg.training.keys()
     assert vars(GateSettings.of(cfg)).keys() == cfg.gate.keys()

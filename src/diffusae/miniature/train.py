@@ -59,7 +59,7 @@ class MiniatureTraining:
         settings = self.settings
         place, workers = self.parts / "pool", settings.workers
         if settings.parts_from is not None and not place.exists():
-            raise self._unfinished("pool of scenes")
+            raise self._unfinished("autoencoder")
         return build_pool(place, settings.scenes, world=self.world, workers=workers)
 
     def autoencoder(self) -> Any:
@@ -159,8 +159,8 @@ class MiniatureTraining:
 
     def _unfinished(self, part: str) -> UserError:
         return UserError(
-            f"training.parts_from={self.settings.parts_from} has no finished {part}; train it"
-            f" there first: diffusae miniature world={self.world.name} directory={self.parts}"
+            f"training.parts_from={self.settings.parts_from} has no finished {part}; train it there"
+            f" first: diffusae miniature world={self.world.name} part={part} directory={self.parts}"
         )
 
     def _autoencoded(self) -> np.ndarray:
