@@ -120,7 +120,7 @@ def test_other_seeds_share_the_parts_and_differ_in_the_denoiser(folders, tmp_pat
 def test_parts_that_are_not_finished_are_refused_and_nothing_is_made_there(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        UserError, match="has no finished autoencoder; train it there first: .* part=autoencoder"
+        UserError, match=r"has no finished autoencoder; train it there first: .* part=autoencoder"
     ):
         short(tmp_path / "dit", *DIT, parts_from=str(tmp_path / "empty")).denoiser()
     assert not list((tmp_path / "empty").iterdir())
