@@ -77,8 +77,8 @@ def test_one_page_says_for_each_model_whether_the_law_holds(outputs, caplog):
     assert dit["decisions"][0]["time"]["value"] == 0.3
     assert dit["composition"][0]["ci95"] == [0.3, 0.5]
     page = (outputs / "two_architectures" / "index.html").read_text()
-    assert "holds. Of 7 claims: 7 hold." in page
-    assert "does not hold. Of 7 claims: 6 hold, 1 do not hold." in page
+    assert "holds. Of 7 claims: 7 true, 0 false, 0 undecided." in page
+    assert "does not hold. Of 7 claims: 6 true, 1 false, 0 undecided." in page
     assert 'href="miniature_scenes/report/index.html"' in page  # the other has no page yet
     assert 'href="miniature_dit' not in page
     for figure in ("0.70<small>[0.60, 0.80]</small>", "0.30<small>[0.20, 0.40]</small>"):

@@ -82,15 +82,13 @@ class Member:
 
     @property
     def law_text(self) -> str:
-        """The same in words, such as "undecided: 4 claims hold, 1 does not hold, 2 undecided"."""
+        """The same in words, such as "undecided. Of 7 claims: 4 true, 0 false, 3 undecided"."""
         if not self.answers:
             return "not evaluated"
-        counts = [
-            f"{count} {word}"
-            for state, word in ((True, "hold"), (False, "do not hold"), (None, "undecided"))
-            if (count := sum(answer.holds is state for answer in self.answers))
-        ]
-        return f"{HELD[self.law]}. Of {len(self.answers)} claims: {', '.join(counts)}"
+        held = [answer.holds for answer in self.answers]
+        true, false, open_ = (held.count(state) for state in (True, False, None))
+        counts = f"{true} true, {false} false, {open_} undecided"
+        return f"{HELD[self.law]}. Of {len(held)} claims: {counts}"
 
 
 def _results(study: Study, metric: str, pattern: str = "*") -> Iterator[Result]:
