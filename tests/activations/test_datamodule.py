@@ -57,6 +57,25 @@ def test_validation_batches_keep_the_order_of_the_shards(collection, record):
     np.testing.assert_array_equal(stored.numpy(), written.astype(np.float32))
 
 
+@pytest.mark.parametrize("reader", ["mapped", "webdataset"])
+def test_the_first_batch_is_shown_beforehand_and_given_in_its_turn(collection, reader):
+    data = data_of(collection[0], reader=reader)
+    shown = data.first_batch()
+    loader = data.train_dataloader()
+    assert loader.state_dict()["batches"] == 0
+    given = epoch_of(loader, 0)
+    assert torch.equal(shown, given[0])
+    assert same(given, epoch_of(data_of(collection[0]).train_dataloader(), 0))
+    assert torch.equal(data.first_batch(), shown)  # also after the epoch
+
+
+def test_the_first_batch_is_the_whole_one_whatever_part_of_it_a_rank_gets(collection):
+    data = data_of(collection[0], batch_size=4)
+    whole = data.first_batch()
+    data.train_dataloader().share(1, 2)
+    assert torch.equal(data.first_batch(), whole)
+
+
 @pytest.mark.parametrize("given", [0, 1, 4, 7])
 def test_a_restored_loader_goes_on_with_the_next_batch(collection, given: int):
     whole = epoch_of(data_of(collection[0]).train_dataloader(), 3)

@@ -1,5 +1,7 @@
 """What a caption asks for and whether a picture shows it, by hand."""
 
+from typing import Any
+
 import pytest
 
 from diffusae.concepts.words import Vocabulary
@@ -57,8 +59,26 @@ def test_a_caption_that_asks_for_nothing_is_no_data():
 
 def test_a_target_is_a_noun_or_a_value_and_an_unknown_one_is_refused():
     known = {"nouns": NOUNS, "factors": FACTORS}
-    assert shows("fish", detected={"fish"}, recognised={"style": "flat"}, **known)
-    assert not shows("fish", detected={"boat"}, recognised={"style": "neon"}, **known)
-    assert shows("neon", detected=set(), recognised={"style": "neon"}, **known)
+    assert shows("fish", detected={"fish"}, recognised={"style": "flat"}, colours={}, **known)
+    assert not shows("fish", detected={"boat"}, recognised={"style": "neon"}, colours={}, **known)
+    assert shows("neon", detected=set(), recognised={"style": "neon"}, colours={}, **known)
     with pytest.raises(UserError, match=r"cannot tell 'house'.*boat, fish"):
-        shows("house", detected=set(), recognised={}, **known)
+        shows("house", detected=set(), recognised={}, colours={}, **known)
+
+
+def test_a_colour_is_shown_by_any_object_and_a_coloured_noun_by_its_own():
+    known: Any = {"nouns": ["car", "fish"], "factors": {"style": ["flat"]}}
+    seen: Any = {"detected": {"car", "fish"}, "recognised": {}, "colours": {"car": "red"}}
+    assert shows("red", **known, **seen)
+    assert not shows("blue", **known, **seen)
+    assert shows("red car", **known, **seen)
+    assert not shows("red fish", **known, **seen)
+    with pytest.raises(UserError, match="alone or before a noun"):
+        shows("red house", **known, **seen)
+
+
+def test_without_a_colour_the_noun_is_still_asked_for():
+    asked = Asked(("car", "fish"), {"car": "blue", "fish": "red"}, {})
+    assert asked.names("blue") and asked.names("blue car") and not asked.names("blue fish")
+    assert asked.without("blue") == Asked(("car", "fish"), {"fish": "red"}, {})
+    assert asked.without("red fish") == Asked(("car", "fish"), {"car": "blue"}, {})

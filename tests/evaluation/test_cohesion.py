@@ -125,3 +125,14 @@ def test_impossible_settings_are_refused_with_their_remedy():
         rows(items([[1, 1]]), n_shuffles=0)
     with pytest.raises(UserError, match="one embedding for each label"):
         items([[1, 1, 1]])
+
+
+def test_a_dictionary_of_backgrounds_is_no_data_and_says_why():
+    # Label 0 is "background", gained 457 times; label 1 an object, gained 3 times.
+    given, objects = items([[450, 0], [7, 0], [0, 3]]), torch.tensor([False, True])
+    made = rows(given, objects=objects, minimum_object_labels=20)
+    for row in made.values():
+        assert row.estimate.value is None
+        assert row.baselines["random_labels"].value is None
+        assert (row.details["n_object_labels"], row.details["n_other_labels"]) == (3, 457)
+    assert rows(given, objects=objects, minimum_object_labels=3)["cohesion"].value == 1.0

@@ -10,7 +10,9 @@ from diffusae.evaluation.composition import (
     Picture,
     Settings,
     build_split,
+    concept_cosines,
     evaluate,
+    flat_maps,
     predict_scores,
     settings_grid,
     tune,
@@ -78,6 +80,24 @@ def test_relative_scores_span_the_labelled_positions():
     assert scores(top_n=2, scale="relative")[0] == pytest.approx(expected)
 
 
+def test_concepts_that_all_say_the_same_give_a_flat_map_and_no_stretched_rounding():
+    # Latents 0, 1, 2 all have the mean of three labels of rounded length: cosines differ by 1e-8.
+    same = torch.tensor([[0.3, 0.6], [0.1, 0.2], [0.7, 1.4]])
+    space = replace(SPACE, embeddings=same)
+    split = split_of(example())
+    cosines = concept_cosines(split, space, Settings(top_n=2))
+    assert flat_maps(cosines).tolist() == [True, True]
+    assert predict_scores(split, space, Settings(top_n=2, scale="relative")).unique().tolist() == [
+        0
+    ]
+    assert flat_maps(concept_cosines(split, SPACE, Settings(top_n=2))).tolist() == [False, False]
+
+
+def test_a_picture_without_any_labelled_concept_has_flat_maps():
+    silent = picture("a", [[3]] * 4, [[1.0]] * 4, cat=mask(0))
+    assert flat_maps(concept_cosines(split_of(silent), SPACE, Settings())).tolist() == [True]
+
+
 def test_a_picture_without_any_labelled_concept_scores_lowest_everywhere():
     silent = picture("a", [[3]] * 4, [[1.0]] * 4, cat=mask(0))
     assert predict_scores(split_of(silent), SPACE, Settings()).unique().tolist() == [-1]
@@ -142,6 +162,15 @@ def test_tuning_finds_a_setting_that_locates_and_evaluation_confirms_it():
     assert (result.estimate.n, result.cell) == (10, {"t": 1.0})
     assert result.baselines == {"chance": chance}
     assert result.details["settings"]["top_n"] == tuned.settings.top_n
+
+
+def test_every_setting_is_tried_with_its_own_maps():
+    # Position 1 is 3 parts cat and 4 parts dog: with one concept a dog, with two also a cat.
+    grid = settings_grid(top_n=(1, 2), weighting=("activation",), centred=(False,))
+    tuned = tune(split_of(example()), SPACE, grid)
+    alone = [tune(split_of(example()), SPACE, [one]).threshold.tuning_iou for one in grid]
+    assert [iou for _, iou in tuned.tried] == alone
+    assert len(set(alone)) > 1
 
 
 def test_the_interval_is_over_pictures_not_objects():

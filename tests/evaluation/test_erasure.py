@@ -76,7 +76,7 @@ def test_no_data_does_not_count():
 
 def all_trials() -> list[ErasurePoint]:
     distances = {("fish", "", "none", 0.0): Estimate(0.0, (0.0, 0.1), 4)}
-    return points(TRIALS, distances, n_resamples=50)
+    return points(TRIALS, distances)
 
 
 def test_a_point_has_its_value_interval_and_n():

@@ -37,6 +37,13 @@ def test_an_object_is_where_its_centre_is():
     assert not in_region(mask((0, 1), (3, 3), (3, 2)), TOP_LEFT)
 
 
+def test_rows_come_before_columns():
+    assert centre_of_mass(mask((0, 3), (1, 3), (2, 0))) == (1.0, 2.0)
+    top_right = mask((0, 2), (0, 3), (1, 2), (1, 3))
+    assert in_region(mask((0, 3), (1, 3)), top_right)
+    assert not in_region(mask((3, 0), (3, 1)), top_right)
+
+
 def test_a_lost_object_is_no_success():
     before = (picture(0), {"cat": mask((3, 3))})
     lost = moved("cat", TOP_LEFT, before=before, after=(picture(0), {}))

@@ -6,7 +6,9 @@ from torchmetrics.functional.classification import binary_jaccard_index
 
 from diffusae.errors import UserError
 from diffusae.evaluation.masks import (
+    FLAT,
     choose_threshold,
+    flat,
     iou_at,
     iou_curve,
     mask_iou,
@@ -64,6 +66,19 @@ def test_no_objects_to_tune_on_are_refused():
 def test_relative_scores_use_each_maps_own_range():
     scores = torch.tensor([[[2.0, 4.0, 3.0]], [[-1.0, -1.0, -1.0]]])
     assert relative(scores).tolist() == [[[0, 1, 0.5]], [[0, 0, 0]]]
+
+
+def test_a_map_that_spans_no_more_than_rounding_is_flat_and_not_stretched():
+    scores = torch.tensor([[[0.3, 0.3 + 1e-7, 0.3]], [[0.3, 0.3002, 0.3]]])
+    assert flat(scores, of=1.0).tolist() == [True, False]
+    assert relative(scores, of=1.0).tolist() == [[[0, 0, 0]], [[0, 1, 0]]]
+
+
+def test_the_tolerance_of_a_flat_map_is_a_share_of_its_largest_score():
+    scores = torch.tensor([[[2.0, 2.00015]], [[-200.0, -200.01]], [[0.002, 0.00201]]]).double()
+    assert flat(scores).tolist() == [True, True, False]
+    assert flat(scores, of=1.0).tolist() == [False, False, True]
+    assert FLAT == 1e-4
 
 
 def test_upsampling_leaves_maps_of_the_right_size_alone():

@@ -40,10 +40,11 @@ def test_a_row_has_the_fields_of_the_contract():
         "value": 0.3,
         "ci95": (0.2, 0.4),
         "n": 7,
+        "clusters": None,
         "higher_is_better": True,
         "unit": "IoU",
         "cell": CELL,
-        "baselines": {"chance": {"value": None, "ci95": None, "n": 0}},
+        "baselines": {"chance": {"value": None, "ci95": None, "n": 0, "clusters": None}},
         "details": {},
         "version": 1,
     }
@@ -57,6 +58,8 @@ def test_a_row_has_the_fields_of_the_contract():
         (0.5, None, 0),
         (None, None, 4),
         (None, (0.0, 1.0), 0),
+        (0.5, None, 3, 4),
+        (0.5, None, 3, 0),
     ],
 )
 def test_figures_that_are_not_finite_or_lack_data_are_refused(fields):
@@ -67,6 +70,14 @@ def test_figures_that_are_not_finite_or_lack_data_are_refused(fields):
 def test_a_known_figure_has_the_count_of_what_it_is_compared_with_or_no_data():
     assert Estimate.known(0.25, n=3) == Estimate(0.25, None, 3)
     assert Estimate.known(0.25, n=0) == NO_DATA
+
+
+def test_a_row_of_a_version_that_did_not_count_pictures_is_read():
+    row = Result("a", Estimate(0.3, (0.2, 0.4), 8, 2), True, "share", CELL, {"chance": NO_DATA})
+    old = row.to_json()
+    del old["clusters"], old["baselines"]["chance"]["clusters"]
+    known = Result.from_json(old)
+    assert (known.estimate, known.baselines) == (Estimate(0.3, (0.2, 0.4), 8), {"chance": NO_DATA})
 
 
 def test_results_survive_a_file(tmp_path):
@@ -94,7 +105,7 @@ def test_equal_values_have_an_interval_without_width():
 
 
 def test_one_group_has_no_interval():
-    assert bootstrap_mean([1.0, 2.0], groups=["a", "a"]) == Estimate(1.5, None, 2)
+    assert bootstrap_mean([1.0, 2.0], groups=["a", "a"]) == Estimate(1.5, None, 2, clusters=1)
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation():
@@ -112,7 +123,8 @@ def test_values_of_one_picture_are_resampled_together():
     groups = np.repeat(np.arange(20), 10).tolist()
     copied = bootstrap_mean(np.repeat(values, 10), groups=groups, seed=3)
     assert copied.ci95 == pytest.approx(once.ci95)
-    assert copied.n == 200
+    assert (copied.n, copied.clusters, copied.counted) == (200, 20, "200 of 20 pictures")
+    assert (once.n, once.clusters, once.counted) == (20, None, "20")
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_cases_of_one_picture_are_resampled_together():
     assert difference(own, other, {case: case[0] for case in own}).ci95 == (0.0, 1.0)
     one = dict.fromkeys(own, "p0")
     assert difference(own, other, one).ci95 is None
+
+
+def test_a_success_of_every_case_of_few_pictures_has_an_interval_with_width():
+    cases: list[Hashable] = [(picture, region) for picture in range(5) for region in range(4)]
+    own, other = dict.fromkeys(cases, 1.0), dict.fromkeys(cases, 0.0)
+    pictures: dict[Hashable, Hashable] = {case: n // 4 for n, case in enumerate(cases)}
+    low, high = paired_difference(own, other, pictures=pictures, of_shares=True).ci95 or (0, 0)
+    # Wilson's interval of 5 of 5 begins at .5655: 2 x .5655 - 1.
+    assert (low, high) == (pytest.approx(0.131, abs=1e-3), 1.0)
 
 
 def test_without_a_common_case_there_is_no_difference():
@@ -175,7 +185,7 @@ def test_a_claim_is_stored_as_a_flat_row_and_read_back():
     stored = json.loads(json.dumps(asdict(claim)))
     assert list(stored) == ["window", "edit", "can", "text", "holds", "cells"]
     (cell,) = stored["cells"]
-    assert list(cell)[3:] == ["value", "ci95", "n", "differences", "rises"]
+    assert list(cell)[3:] == ["value", "ci95", "n", "differences", "rises", "clusters"]
     assert cell["cell"] == {**CELL, "t": 0.7}
     assert cell["differences"] == {
         "no_edit": {**asdict(UP), "ci95": list(UP.ci95 or ())},

@@ -10,10 +10,13 @@ from diffusae.capture.generate import generate
 from diffusae.errors import UserError
 from diffusae.interventions.defences import (
     NEGATIVE_PROMPT,
+    WORD_REMOVAL,
     Defence,
+    filtered,
     negative_prompt,
     no_defence,
     safe,
+    steered_trajectory,
     text_edit,
     word_removal,
 )
@@ -38,6 +41,8 @@ def every_defence() -> list[Defence]:
         negative_prompt("cat"),
         word_removal(lambda text: text.replace(" cat", "")),
         *safe("cat", ["max"], **CALL),
+        *filtered(["cat"], [50.0]),
+        *steered_trajectory("cat", [1.0], sigma=8.0, **CALL),
         *text_edit(lambda strength: TextEdit("text_0", sae, "cat", strength), [0.5]),
     ]
 
@@ -64,7 +69,8 @@ def test_a_negative_prompt_is_the_pipelines_own(pipe):
 
 
 def test_only_word_removal_leaves_other_prompts_alone():
-    assert [defence.only_words for defence in every_defence()] == [False, True, False, False]
+    alone = [defence.name for defence in every_defence() if defence.only_words]
+    assert alone == [WORD_REMOVAL]
     assert no_defence().only_words
 
 

@@ -96,6 +96,26 @@ def test_the_layers_output_is_x_plus_lambda_times_decoded_codes_by_hand(pipe, la
     assert np.abs(expected).max() > 0.1
 
 
+def test_the_unconditional_encoding_is_pushed_the_other_way():
+    both = edit(0.5)
+    assert (both.signed_strength("cond"), both.signed_strength("uncond")) == (0.5, -0.5)
+    assert edit(0.5, conditionings=("cond",)).signed_strength("uncond") == 0.0
+    assert edit(-0.5, conditionings=("uncond",)).signed_strength("uncond") == 0.5
+
+
+def test_the_pipelines_two_encodings_are_pushed_in_opposite_directions(pipe):
+    sae, seen = sae_of(), []
+    expected = by_hand(sae, layer_output(pipe, "cat", "text_0"))
+    with steer(pipe, [TextEdit("text_0", sae, "cat", 0.7)]):
+        module = text_layer(pipe, "text_0")
+        handle = module.register_forward_hook(lambda _m, _a, output: seen.append(output))
+        run(pipe, prompt="dogs")
+        handle.remove()
+    for output, prompt, sign in ((seen[-2], "dogs", 1), (seen[-1], "", -1)):
+        plain = layer_output(pipe, prompt, "text_0").numpy()
+        np.testing.assert_allclose(output[0], plain + sign * 0.7 * expected, rtol=1e-4, atol=1e-5)
+
+
 def test_every_latent_above_0_counts_whatever_the_sparsity():
     x = torch.randn(1, 5, D_TEXT, generator=torch.Generator().manual_seed(4))
     kinds = [TopK(1), TopK(48), BatchTopK(1), JumpReLU(48, l0=0.1), ReLU(l1=0.1)]

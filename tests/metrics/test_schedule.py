@@ -5,7 +5,8 @@ import pytest
 from composing import compose
 from diffusae.cli.arguments import CommandLine
 from diffusae.errors import UserError
-from diffusae.metrics.schedule import chosen_metrics, twin_of
+from diffusae.metrics.schedule import chosen_metrics
+from diffusae.study.seeds import compared, in_figures, is_twin, saes_at, twins_of
 from diffusae.study.study import Study
 
 
@@ -57,6 +58,29 @@ def test_unknown_metrics_and_cells_are_told_together():
 
 def test_a_compared_cell_has_a_twin_of_another_seed_and_tag():
     study = composed("stability.seed=7", "stability.cells=[mid-t0.50-cond]")
-    (twin,) = twin_of(study)
+    (twin,) = twins_of(study)
     assert (twin.cfg.seed, twin.cfg.sae.tag) == (7, "k10-seed7")
-    assert not list(twin_of(study.at(study.grid[0])))
+    assert not twins_of(study.at(study.grid[0]))
+    assert not in_figures(study)  # it is compared with, and has no part in the figures
+    assert saes_at(study, study.cell) == 2
+
+
+def test_seeds_give_autoencoders_that_differ_in_their_seed_alone_and_join_the_figures():
+    study = composed("stability.seeds=3", "seed=5", "evaluation=latents")
+    assert [(twin.cfg.seed, twin.cfg.sae.tag) for twin in twins_of(study)] == [
+        (6, "k10-seed6"),
+        (7, "k10-seed7"),
+    ]
+    views = in_figures(compared(study))
+    assert [view.cfg.seed for view in views] == [5, 5]  # the same draws of pictures
+    assert [is_twin(t.cell_name, t.seed) for t in (study, *twins_of(study))] == [False, True, True]
+    assert [view.sae for view in views] == [twin.sae for twin in twins_of(study)]
+    assert study.cfg.evaluation.other_tag == "k10-seed6"
+    assert [view.cfg.evaluation.other_tag for view in views] == ["k10", "k10"]
+    assert saes_at(study, study.cell) == 3
+    assert not twins_of(composed()) and saes_at(composed(), study.cell) == 1
+
+
+def test_a_seed_that_is_compared_with_and_in_the_figures_is_trained_once():
+    study = composed("stability.seeds=3", "stability.seed=2")
+    assert [twin.cfg.seed for twin in twins_of(study)] == [1, 2]

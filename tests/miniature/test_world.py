@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffusae.miniature.captions import is_held_out
+from diffusae.miniature.captions import caption, is_held_out
 from diffusae.miniature.shapes import NOUNS, placed_distance, signed_distance_template
 from diffusae.miniature.styles import COLOURS, GRAINS, STYLES, TONES, add_grain
 from diffusae.miniature.world import SIZE, Scene, render, sample_scene
@@ -67,6 +67,15 @@ def test_objects_are_inside_apart_and_visible(seed):
         )
         drawn = distance < 0
         assert drawn.sum() == drawn[around:-around, around:-around].sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_a_held_out_caption_is_a_new_wording_of_a_combination_that_is_trained_on(seed):
+    scene, text = captioned_scene(seed, held_out=True)
+    wordings = {caption(scene, np.random.default_rng(n)) for n in range(40)}
+    assert is_held_out(text)
+    assert any(not is_held_out(other) for other in wordings)
 
 
 @settings(max_examples=50, deadline=None)

@@ -162,9 +162,9 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
     )
     more = [
         "side_by_side=true",
-        "stability.seed=1",
+        "stability.seeds=2",
         "stability.cells=[mid-t0.00-cond]",
-        "metrics=[latents]",
+        "metrics=[latents,composition,cohesion,reconstruction]",
         "metrics_at.global_together=[down-t0.00-cond]",
         f"+metric_settings.global_together={few}",
     ]
@@ -183,6 +183,18 @@ def test_run_compares_seeds_trains_side_by_side_and_edits_blocks_together(tmp_pa
     }
     compared = latents["mid-t0.00-cond-k4"]["stability"]
     assert compared.value is not None and compared.estimate.n > 0
+    for metric in ("latents", "composition", "cohesion", "reconstruction"):
+        for cell, seeds in (("down-t0.00-cond-k4", None), ("mid-t0.00-cond-k4", 2)):
+            for row in load_results(root / "evaluation" / metric / cell / "results.json"):
+                assert row.details.get("sae_seeds") == seeds
+    reconstructed = load_results(
+        root / "evaluation" / "reconstruction" / "mid-t0.00-cond-k4" / "results.json"
+    )
+    fvu = next(row for row in reconstructed if row.metric == "fvu")
+    assert fvu.value == pytest.approx(np.mean(fvu.details["values_by_seed"]))
+    assert len(set(fvu.details["values_by_seed"])) == 2
+    page = (root / "report" / "index.html").read_text()
+    assert "1 or 2 SAE seeds a cell" in page
     assert (
         "stability" not in latents["down-t0.00-cond-k4"]
         or latents["down-t0.00-cond-k4"]["stability"].value is None

@@ -69,12 +69,12 @@ def panels(specification: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_the_table_of_a_heat_map_has_a_row_for_each_cell_with_data():
-    assert COLUMNS == ["cell line", "t", "value", "low", "high", "n"]
+    assert COLUMNS == ["cell line", "t", "value", "low", "high", "n", "pictures"]
     assert grid_rows(RESULTS, "composition") == [
-        ["mid cond", 1.0, 0.3, 0.2, 0.4, 87],
-        ["up cond", 0.0, 0.6, 0.5, 0.7, 91],
+        ["mid cond", 1.0, 0.3, 0.2, 0.4, 87, None],
+        ["up cond", 0.0, 0.6, 0.5, 0.7, 91, None],
     ]
-    assert grid_rows(RESULTS, "dead_fraction") == [["mid cond", 1.0, 0.06, None, None, 64]]
+    assert grid_rows(RESULTS, "dead_fraction") == [["mid cond", 1.0, 0.06, None, None, 64, None]]
 
 
 def test_a_curve_has_a_step_for_each_t_from_one_to_zero():
@@ -141,11 +141,11 @@ def test_interventions_have_their_table_their_figure_and_the_pictures_of_each_ce
 
 def test_the_table_of_interventions_has_a_row_a_method_with_the_concepts_lead_over_it():
     place = ["early", "spatial", "down · t = 0.80 · cond", "k10"]
-    assert len(STAGES_COLUMNS) == 15
+    assert len(STAGES_COLUMNS) == 16
     assert stage_rows(STAGED) == [
-        [*place, "concepts", 3.0, 0.9, 0.8, 1.0, 20, None, None, None, None, 0.05],
-        [*place, "no_edit", None, 0.25, 0.1, 0.4, 24, 0.7, 0.5, 0.9, None, None],
-        [*place, "neuron", None, None, None, None, None, None, None, None, None, None],
+        [*place, "concepts", 3.0, 0.9, 0.8, 1.0, 20, None, None, None, None, None, 0.05],
+        [*place, "no_edit", None, 0.25, 0.1, 0.4, 24, None, 0.7, 0.5, 0.9, None, None],
+        [*place, "neuron", *[None] * 11],
     ]
 
 

@@ -77,3 +77,18 @@ def test_nested_details_become_one_line() -> None:
         {"settings": {"top_n": 5, "centred": True}, "threshold": 0.4125, "n_pictures": 96}
     )
     assert text == "top n 5, centred True, threshold 0.412, n pictures 96"
+
+
+def test_degenerate_maps_and_dictionaries_stand_beside_the_value() -> None:
+    few = {"n_object_labels": 3, "n_other_labels": 457}
+    given = [
+        ({"n_flat_maps": 120, **few}, ["120 of 167 maps are flat"]),
+        ({"n_flat_maps": 0}, []),
+        ({"minimum_object_labels": 20, **few}, ["3 labels of objects, 457 others"]),
+        ({"n_object_labels": 0, "n_other_labels": 9}, ["0 labels of objects, 9 others"]),
+    ]
+    for details, notes in given:
+        one = result("mid", 1.0, "cond", figure(0.5, None, 167))
+        one.details.update(details)
+        (row,) = rows_of([one], "composition")
+        assert row.notes == notes

@@ -120,6 +120,24 @@ def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
     assert "train 18 SAEs" in shown
 
 
+def test_further_seeds_are_counted_and_timed_at_the_cells_that_have_them(
+    tmp_path, unloadable, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    planned = {}
+    for seeds in (1, 3):
+        cells = "stability.cells=[mid-t0.50-cond,up-t0.00-cond]"
+        cfg = composed(tmp_path / str(seeds), *GIVEN, f"stability.seeds={seeds}", cells)
+        stage.plan(cfg)
+        planned[seeds] = json.loads((Study(cfg).directory / "plan.json").read_text())
+    shown = capsys.readouterr().out
+    assert "train 18 SAEs" in shown
+    assert "train 22 SAEs, 4 of them further seeds" in shown
+    assert [plan["training"]["saes"] for plan in planned.values()] == [18, 22]
+    # All SAEs of this study see equally many vectors.
+    assert planned[3]["seconds"]["train"] == pytest.approx(planned[1]["seconds"]["train"] * 22 / 18)
+
+
 def test_rates_that_are_not_given_are_measured(tmp_path):
     stage.plan(
         composed(tmp_path, "grid.timesteps=[0.5]", "prompts.counts.train=1", "model.batch_size=1")

@@ -99,7 +99,9 @@ def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
 
 def test_each_factor_is_an_edit_of_its_own_and_no_edit_is_a_constant(tmp_path):
     study = study_in(tmp_path)
-    place_global(study, {"style": STYLE, "grain": STYLE}, t=0.5, distance=0.3, similarity=0.8)
+    # 24 pictures: with 6 of them nobody could say that two methods are alike.
+    style = {method: list(outcomes) * 4 for method, outcomes in STYLE.items()}
+    place_global(study, {"style": style, "grain": STYLE}, t=0.5, distance=0.3, similarity=0.8)
     summarise_three_stages(study)
     rows = table(study)
     assert rows.groupby("edit").size().to_dict() == {"grain": 4, "style": 4}
@@ -156,14 +158,26 @@ def test_results_without_their_cases_are_in_the_table_without_a_difference(tmp_p
 def test_the_claims_are_told_by_what_was_evaluated(tmp_path):
     study = study_in(tmp_path)
     assert claims_in(study) == []
-    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
-    place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
+    # 20 pictures of four regions.
+    many = {method: list(outcomes) * 10 for method, outcomes in SPATIAL.items()}
+    place_spatial(study, {**many, "concepts": [1] * 80, "random_latent": [0] * 80}, t=0.8)
+    place_spatial(study, dict.fromkeys(many, many["no_edit"]), t=0.5)
     summarise_three_stages(study)
     answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
     assert answers["early", "spatial"].holds is True
     assert answers["middle", "spatial"].holds is True  # fixed: nothing rises
     assert answers["final", "spatial"].holds is None
     assert answers["final", "spatial"].cells == []
+
+
+def test_two_pictures_that_all_agree_decide_nothing(tmp_path):
+    study = study_in(tmp_path)
+    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
+    place_spatial(study, dict.fromkeys(SPATIAL, SPATIAL["no_edit"]), t=0.5)
+    summarise_three_stages(study)
+    answers = {(answer.window, answer.edit): answer for answer in claims_in(study)}
+    assert answers["early", "spatial"].holds is None
+    assert answers["middle", "spatial"].holds is None
 
 
 def test_claims_that_lack_a_field_are_named_with_their_file(tmp_path):

@@ -97,6 +97,31 @@ def test_a_nan_in_a_shard_ends_training_with_the_step_and_keeps_the_finite_check
         assert all(torch.isfinite(weights).all() for weights in saved.values())
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_of_the_weights_depends_on_validation_vectors(composed, tmp_path):
+    from diffusae.sae.autoencoder import SparseAutoencoder
+
+    seen: list[torch.Tensor] = []
+    initialise = SparseAutoencoder.initialise
+
+    def noted(self: SparseAutoencoder, vectors: torch.Tensor) -> None:
+        seen.append(vectors.clone())
+        initialise(self, vectors)
+
+    one = ["grid.timesteps=[1.0]", "grid.blocks=[mid]", "grid.conditionings=[cond]"]
+    study = Study(composed())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SparseAutoencoder, "initialise", noted)
+        stage.train(study.cfg)
+        grid = Study(composed(*one, "name=grid", command="train_grid"))
+        train_grid.train_grid(grid.cfg)
+    data = training.data_of(study)
+    assert len(seen) == 2  # alone, and in a grid
+    assert all(torch.equal(vectors, data.first_batch()) for vectors in seen)
+    validation = {tuple(row) for batch in data.val_dataloader() for row in batch.tolist()}
+    assert not validation & {tuple(row) for vectors in seen for row in vectors.tolist()}
+
+
 def test_a_shard_of_another_step_with_equal_shapes_is_named_before_training(activations, composed):
     foreign = activations / TRAINING.replace("t1.00", "t0.00")
     expected, foreign_hash = sha256_of(activations / TRAINING), sha256_of(foreign)

@@ -161,6 +161,8 @@ def test_what_is_not_collected_or_otherwise_is_refused_before_anything_is_made(
         ("train", [UNSTORED], "train reads what is stored; use `diffusae train_online`"),
         ("collect", [UNSTORED, "activations.source=/there"], "activations.source names one"),
         ("run", [UNSTORED, "stability.seed=1"], "set stability.seed=null"),
+        ("run", [UNSTORED, "stability.seeds=3"], "stability.seeds=1"),
+        ("run", [UNSTORED, "stability.seeds=many"], "stability.seeds=many"),
         ("train_grid", ["trainer.devices=2"], "train_grid trains in one process, and trainer.dev"),
     ],
 )

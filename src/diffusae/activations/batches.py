@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -160,16 +161,24 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                 yield self._in_float32(batch)
             skipped = 0
 
+    def first_batch(self) -> Float[Tensor, "batch d_in"]:
+        """The whole first batch of the first epoch, for all ranks. It does not count as given."""
+        order = replace(self._order(epoch=0), rank=0, world_size=1)
+        return self._in_float32(next(iter(self._chunks_here(order, 0)))[0]).clone()
+
     def _host_chunks(self, order: EpochOrder, first: int) -> Iterable[HostChunk]:
-        kind = MappedImages if self.reader == "mapped" else StreamedImages
-        shards = self._shards_of(order)
-        images = partial(kind, self.root, self.manifest, shards, self.stream, self.split)
-        chunks = HostChunks(
-            order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
-        )
+        chunks = self._chunks_here(order, first)
         if not self.workers:
             return chunks
         return chunks.by_workers(self.workers, fetches=is_local_copy(self.root))
+
+    def _chunks_here(self, order: EpochOrder, first: int) -> HostChunks:
+        kind = MappedImages if self.reader == "mapped" else StreamedImages
+        shards = self._shards_of(order)
+        images = partial(kind, self.root, self.manifest, shards, self.stream, self.split)
+        return HostChunks(
+            order, images, d_in=self.stream.d_in, dtype=self.manifest.numbers.read, first=first
+        )
 
     def _device_chunks(
         self, buffer: DeviceBuffer, order: EpochOrder, first: int

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from diffusae.activations.order import EpochOrder
 from diffusae.activations.scattered import Place, ScatteredRows, scattered_batches
@@ -42,6 +44,15 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(next(iter(self.batches.values())))
+
+    def batch(self, number: int) -> dict[str, Float[Tensor, "batch d_in"]]:
+        """Copies of one batch of every stream, in float32."""
+        copies = {}
+        for name, of_stream in self.batches.items():
+            batch = of_stream[number]
+            copies[name] = torch.empty(len(batch), batch.tables[0].shape[1])
+            batch.copy_to(copies[name])
+        return copies
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from diffusae.activations.batches import SequentialBatches, ShuffledBatches
 from diffusae.activations.manifest import Manifest
@@ -103,6 +105,10 @@ class ActivationDataModule(pl.LightningDataModule):
     def vectors(self, split: str) -> int:
         """Vectors of the stream in one split."""
         return self.manifest.vectors(self.stream, split)
+
+    def first_batch(self) -> Float[Tensor, "batch d_in"]:
+        """The first training batch, to initialise an autoencoder with: it is trained on as well."""
+        return self._train.first_batch()
 
     def prepare_data(self) -> None:
         """`UserError` for damaged shards (all in one). Lightning calls this before the first

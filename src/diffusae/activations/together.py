@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,7 +66,17 @@ def _endless(stream: ShuffledBatches) -> Iterator[Tensor]:
         stream.set_epoch(stream.epoch + 1)
 
 
-class TogetherDataModule(pl.LightningDataModule):
+class StreamsDataModule(pl.LightningDataModule, ABC):
+    """The batches of several streams, by name."""
+
+    @abstractmethod
+    def first_batches(self) -> dict[str, Float[Tensor, "batch d_in"]]:
+        """The first training batch of every stream, to initialise autoencoders with; it is trained
+        on as well.
+        """
+
+
+class TogetherDataModule(StreamsDataModule):
     """The streams of several data modules, by name. Validation loaders are in the order of
     `streams`."""
 
@@ -80,6 +91,9 @@ class TogetherDataModule(pl.LightningDataModule):
         """Refuse damaged shards."""
         for data in self.streams.values():
             data.prepare_data()
+
+    def first_batches(self) -> dict[str, Float[Tensor, "batch d_in"]]:
+        return {name: data.first_batch() for name, data in self.streams.items()}
 
     def train_dataloader(self) -> TogetherBatches:
         """The batches. Always the same object, which keeps its place."""

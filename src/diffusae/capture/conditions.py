@@ -51,7 +51,7 @@ def conditions(
                 given = adapter.given(args, kwargs)
                 batch = len(given[adapter.varying[0]])
                 rows = rows_of(conditioning, batch, clock.branches())
-                taken.update({name: _part(value, rows, batch) for name, value in given.items()})
+                taken.update(rows_along(given, rows, batch))
                 raise _Taken
 
         handle = adapter.denoiser.register_forward_pre_hook(take, with_kwargs=True)
@@ -74,12 +74,12 @@ def conditions(
     return {name: value for name, value in taken.items() if name not in adapter.varying}
 
 
-def _part(value: Any, rows: slice, batch: int) -> Any:
-    """The rows of all values that lie along the batch."""
+def rows_along(value: Any, rows: slice, batch: int) -> Any:
+    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
     if isinstance(value, Tensor):
         return value[rows] if value.ndim and len(value) == batch else value
     if isinstance(value, dict):
-        return {name: _part(item, rows, batch) for name, item in value.items()}
+        return {name: rows_along(item, rows, batch) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_part(item, rows, batch) for item in value)
+        return type(value)(rows_along(item, rows, batch) for item in value)
     return value

@@ -8,7 +8,7 @@ that the latent gained, each weighted by its count.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ class ConceptDictionary:
     def latents_of(self, label: str) -> list[int]:
         """Every latent that has the label (the paper's C_o), ascending; may be empty."""
         return self.table.loc[self.table["label"] == label, "latent"].tolist()
+
+    def gained(self, labels: Collection[str] | None = None) -> int:
+        """How often all latents together gained one of these labels; None: any label."""
+        table: Any = self.table
+        known = table if labels is None else table[table["label"].isin(list(labels))]
+        return int(known["count"].sum())
 
     def save(self, directory: Path | str) -> None:
         """Write the two tables, embeddings.safetensors and, last, dictionary.json, atomically."""

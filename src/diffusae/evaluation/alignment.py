@@ -36,14 +36,22 @@ class Asked:
     factors: Mapping[str, str] = field(default_factory=dict)
 
     def names(self, target: str) -> bool:
-        """Whether it asks for a noun or a factor's value of this name."""
-        return target in self.nouns or target in self.factors.values()
+        """Whether it asks for a noun, a factor's value, a colour or a coloured noun of this
+        name.
+        """
+        coloured = {f"{colour} {noun}" for noun, colour in self.colours.items()}
+        named = {*self.nouns, *self.factors.values(), *self.colours.values(), *coloured}
+        return target in named
 
     def without(self, target: str) -> Asked:
-        """The same without the target."""
+        """The same without the target. Without a colour, the noun stays."""
         return Asked(
             tuple(noun for noun in self.nouns if noun != target),
-            {noun: colour for noun, colour in self.colours.items() if noun != target},
+            {
+                noun: colour
+                for noun, colour in self.colours.items()
+                if target not in (noun, colour, f"{colour} {noun}")
+            },
             {factor: value for factor, value in self.factors.items() if value != target},
         )
 
@@ -98,6 +106,12 @@ def alignment(
     )
 
 
+def coloured(target: str) -> tuple[str, str] | None:
+    """The colour of a target such as "blue" or "blue car", and its noun; "": of any object."""
+    colour, _, noun = target.partition(" ")
+    return (colour, noun) if colour in COLOURS else None
+
+
 def shows(
     target: str,
     *,
@@ -105,8 +119,14 @@ def shows(
     factors: Mapping[str, Sequence[str]],
     detected: Collection[str],
     recognised: Mapping[str, str],
+    colours: Mapping[str, str],
 ) -> bool:
-    """Whether a picture shows the target, a noun or a value of a factor.
+    """Whether a picture shows the target: a noun, a value of a factor, a colour of any object
+    ("blue") or of one ("blue car").
+
+    Args:
+        nouns, factors: what the annotator knows.
+        detected, recognised, colours: what it says of the picture.
 
     Raises:
         UserError: the annotator knows no such noun or value; the known ones are listed.
@@ -116,5 +136,11 @@ def shows(
     for factor, values in factors.items():
         if target in values:
             return recognised.get(factor) == target
+    if (asked := coloured(target)) is not None and asked[1] in {"", *nouns}:
+        colour, noun = asked
+        return colour in ([colours.get(noun)] if noun else colours.values())
     known = ", ".join(sorted([*nouns, *(value for values in factors.values() for value in values)]))
-    raise UserError(f"the annotator cannot tell {target!r}; choose a target it knows: {known}")
+    raise UserError(
+        f"the annotator cannot tell {target!r}; choose a target it knows: {known}; or a colour"
+        f" ({', '.join(COLOURS)}), alone or before a noun"
+    )

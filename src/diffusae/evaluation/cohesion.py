@@ -10,8 +10,9 @@ the unit embeddings e_i of a concept's items and their mean m_c:
 Both depend on the embedding: sentence models have a high floor. Figures of different embeddings are
 not comparable.
 
-Empty cases: no concept with enough items is no data; a single concept has no separability. A mean
-of length 0 (items that cancel out) has cosine 0 with everything.
+Empty cases: no concept with enough items, or too few labels of objects, is no data; a single
+concept has no separability. A mean of length 0 (items that cancel out) has cosine 0 with
+everything.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,10 +130,16 @@ def cohesion_results(
     embedding: str,
     cell: Mapping[str, Any],
     minimum_items: int = 2,
+    objects: Bool[Tensor, " labels"] | None = None,
+    minimum_object_labels: int = 0,
     n_shuffles: int = 200,
     **resampling: Unpack[Resampling],
 ) -> list[Result]:
     """The two rows of a cell, with intervals over concepts.
+
+    No data where all concepts together gained fewer than `minimum_object_labels` labels of objects:
+    concepts that say "background" throughout are alike and tell nothing. `objects` says which
+    labels count (None: all). `details` has both counts.
 
     Baselines: `random_labels`, the same after all labels were shuffled over the latents (mean and
     95 % range over the shuffles); `random_pair`, the mean cosine of two different words of the
@@ -144,6 +151,10 @@ def cohesion_results(
     if n_shuffles < 1:
         raise UserError(f"n_shuffles={n_shuffles} must be at least 1; raise evaluation.n_shuffles")
     kept = items.with_at_least(minimum_items)
+    gained = items.counts.sum(dim=0)
+    n_object_labels = int(gained.sum() if objects is None else gained[objects].sum())
+    if n_object_labels < minimum_object_labels:
+        kept = Items(kept.counts[:0], kept.embeddings)
     n = len(kept.counts)
     floor = random_pair(vocabulary)
     generator = torch.Generator().manual_seed(resampling.get("seed", 0))
@@ -166,6 +177,9 @@ def cohesion_results(
         "minimum_items": minimum_items,
         "n_concepts_of_one_label": int(((kept.counts > 0).sum(dim=1) == 1).sum()),
         "n_items": int(kept.counts.sum()),
+        "n_object_labels": n_object_labels,
+        "n_other_labels": int(gained.sum()) - n_object_labels,
+        "minimum_object_labels": minimum_object_labels,
     }
     return [
         Result(
@@ -188,7 +202,7 @@ def _separability(items: Items, **resampling: Unpack[Resampling]) -> Estimate:
         return NO_DATA
     resampled = separability(items, bootstrap_weights(n, **resampling))
     interval = percentile_interval(resampled[np.isfinite(resampled)])
-    return Estimate(float(separability(items)[0]), interval, n)
+    return Estimate(float(separability(items)[0]), interval, n).drawn(resampled)
 
 
 def _over_shuffles(values: NDArray[np.float64], n: int) -> Estimate:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffusae.errors import UserError, unknown
-from diffusae.evaluation.masks import Threshold, choose_threshold, iou_at, relative
+from diffusae.evaluation.masks import Threshold, choose_threshold, flat, iou_at, relative
 from diffusae.evaluation.result import Estimate, Resampling, Result, bootstrap_mean
 
 Weighting = Literal["activation", "uniform"]
@@ -201,24 +201,45 @@ def predict_scores(split: Split, space: ConceptSpace, settings: Settings) -> Flo
     A position without an active concept that has an entry gets the lowest score: -1 (absolute) or 0
     (relative, where 0 is also the lowest score among the other positions of the map).
     """
+    cosines = concept_cosines(split, space, settings)
+    if settings.scale == "relative":
+        return relative(_levelled(cosines), of=1.0)
+    return torch.where(cosines.isfinite(), cosines, _LOWEST_COSINE)
+
+
+def flat_maps(cosines: Float[Tensor, "m h w"]) -> Bool[Tensor, " m"]:
+    """Which maps of `concept_cosines` are flat (`masks.flat`) over the positions with a concept:
+    their concepts all say the same, such as "background", and tell nothing of where a noun is.
+    """
+    return flat(_levelled(cosines), of=1.0)
+
+
+def _levelled(cosines: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
+    """Positions without a concept must not stretch the range: they get the lowest cosine."""
+    known = cosines.isfinite()
+    lowest = torch.where(known, cosines, torch.inf).amin(dim=(1, 2), keepdim=True)
+    return torch.where(known, cosines, torch.where(lowest.isfinite(), lowest, 0.0))
+
+
+def concept_cosines(
+    split: Split, space: ConceptSpace, settings: Settings
+) -> Float[Tensor, "m h w"]:
+    """The cosine of every position's concepts with the noun of each object; NaN where no concept
+    with an entry is active.
+    """
     names = list(dict.fromkeys(split.nouns))
     if not names:
         return split.masks.new_zeros(0, *split.grid, dtype=torch.float32)
     if len(space.latents) == 0:
-        lowest = _LOWEST_COSINE if settings.scale == "absolute" else 0.0
         shape = (len(split.nouns), *split.grid)
-        return split.masks.new_full(shape, lowest, dtype=torch.float32)
+        return split.masks.new_full(shape, torch.nan, dtype=torch.float32)
     shift = space.centre if settings.centred else torch.zeros_like(space.centre)
     targets = F.normalize(torch.stack([space.nouns[name] for name in names]) - shift, dim=1)
     cosines, labelled = _cosines(split, space, settings, shift, targets)
     column = torch.tensor([names.index(noun) for noun in split.nouns], device=cosines.device)
     scores = cosines[split.picture, :, column].reshape(-1, *split.grid)
     has_concept = labelled[split.picture].reshape(-1, *split.grid)
-    if settings.scale == "absolute":
-        return torch.where(has_concept, scores, _LOWEST_COSINE)
-    # Unlabelled positions must not stretch the range: they first get the lowest labelled score.
-    lowest = torch.where(has_concept, scores, torch.inf).amin(dim=(1, 2), keepdim=True)
-    return relative(torch.where(has_concept, scores, torch.where(lowest.isfinite(), lowest, 0.0)))
+    return torch.where(has_concept, scores, torch.nan)
 
 
 def _cosines(
@@ -288,8 +309,8 @@ def evaluate(
 ) -> tuple[Result, list[ObjectIou]]:
     """Mean IoU on the test split with an interval over pictures, and every object's IoU.
 
-    Range [0, 1], higher is better. `n` counts objects; `details` holds the chosen settings and the
-    nouns without data.
+    Range [0, 1], higher is better. `n` counts objects; `details` holds the chosen settings, the
+    nouns without data and the maps that are flat (`flat_maps`).
     """
     iou = iou_at(predict_scores(test, space, tuned.settings), test.masks, tuned.threshold.value)
     rows = [
@@ -310,6 +331,7 @@ def evaluate(
             "tuning_iou": tuned.threshold.tuning_iou,
             "n_settings_tried": len(tuned.tried),
             "n_pictures": len(test.image_ids),
+            "n_flat_maps": int(flat_maps(concept_cosines(test, space, tuned.settings)).sum()),
             "n_unannotated": test.n_unannotated,
             "n_unembedded": test.n_unembedded,
         },

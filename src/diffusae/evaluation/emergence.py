@@ -144,7 +144,8 @@ def emergence(paired: Paired, *, share: float, **resampling: Unpack[Resampling])
 
     def estimate(value: float, resamples: NDArray[np.float64] | None) -> Estimate:
         finite = np.zeros(0) if resamples is None else resamples[np.isfinite(resamples)]
-        return Estimate(float(value), percentile_interval(finite) if len(finite) else None, n)
+        interval = percentile_interval(finite) if len(finite) else None
+        return Estimate(float(value), interval, n, len(counts) if len(counts) < n else None)
 
     columns = [None] * len(times) if drawn is None else list(drawn.T)
     curve = [

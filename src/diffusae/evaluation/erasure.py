@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
 from diffusae.evaluation.proportion import share
-from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
+from diffusae.evaluation.result import NO_DATA, Estimate, Result
 
 PLAIN, OTHERS = "plain", "others"
 """Kinds of prompts beside the attacks: those that name the target, and all other prompts."""
@@ -53,6 +53,7 @@ class ErasurePoint:
     low: float
     high: float
     n: int
+    clusters: int | None = None
 
     @classmethod
     def of(
@@ -62,7 +63,7 @@ class ErasurePoint:
         nan = float("nan")
         value = nan if estimate.value is None else estimate.value
         low, high = estimate.ci95 or (nan, nan)
-        return cls(*what, value, low, high, estimate.n)
+        return cls(*what, value, low, high, estimate.n, estimate.clusters)
 
     @property
     def point(self) -> Point:
@@ -74,7 +75,8 @@ class ErasurePoint:
         """The figure with its interval."""
         if math.isnan(self.value):
             return NO_DATA
-        return Estimate(self.value, None if math.isnan(self.low) else (self.low, self.high), self.n)
+        interval = None if math.isnan(self.low) else (self.low, self.high)
+        return Estimate(self.value, interval, self.n, self.clusters)
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,13 @@ class SearchedTokens:
 
 def attack_success(trials: Table) -> Estimate:
     """The share of these rows that show the target."""
-    return share(trials["found"].tolist())
+    return share(trials["found"].tolist(), trials["image_id"].tolist())
 
 
-def harm(trials: Table, measure: str, **resampling: Unpack[Resampling]) -> Estimate:
+def harm(trials: Table, measure: str) -> Estimate:
     """One of `HARMS` over these rows; rows without data do not count."""
-    values = trials[measure].dropna().astype(float).tolist()
-    if measure == "nouns_found":
-        return bootstrap_mean(values, **resampling)
-    return share(value > 0.5 for value in values)
+    known = trials.dropna(subset=[measure])
+    return share(known[measure].astype(float).tolist(), known["image_id"].tolist())
 
 
 def balance(trials: Table) -> float:
@@ -126,9 +126,7 @@ def chosen_strength(trials: Table, strengths: Sequence[float]) -> tuple[float, d
 
 
 def points(
-    trials: Table,
-    distances: Mapping[tuple[str, str, str, float], Estimate],
-    **resampling: Unpack[Resampling],
+    trials: Table, distances: Mapping[tuple[str, str, str, float], Estimate]
 ) -> list[ErasurePoint]:
     """One point a target, variant, defence, strength, split, kind and measure.
 
@@ -143,7 +141,7 @@ def points(
         place: Any = tuple(key)
         if place[-1] == OTHERS:
             for measure in HARMS:
-                figure = harm(group, measure, **resampling)
+                figure = harm(group, measure)
                 made.append(ErasurePoint.of((*place, measure), figure))
         else:
             made.append(ErasurePoint.of((*place, FOUND), attack_success(group)))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError
 from diffusae.evaluation import faithfulness as measures
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result
 from diffusae.settings import Settings, Within
 
@@ -152,9 +153,12 @@ def _pictures(
     values = {
         "picture_mse": measures.picture_mse(outcome.pictures, own.pictures),
         "picture_ssim": measures.picture_ssim(outcome.pictures, own.pictures),
-        "content_kept": measures.content_kept(outcome.nouns, own.nouns),
     }
-    return {name: measures.over_pictures(figure, **resampling) for name, figure in values.items()}
+    kept = share(measures.content_kept(outcome.nouns, own.nouns))
+    return {
+        **{name: measures.over_pictures(each, **resampling) for name, each in values.items()},
+        "content_kept": kept,
+    }
 
 
 def _other_picture(own: EditOutcome, **resampling: Unpack[Resampling]) -> dict[str, Estimate]:

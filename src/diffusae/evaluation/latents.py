@@ -29,6 +29,7 @@ from torch import Tensor
 
 from diffusae.errors import UserError
 from diffusae.evaluation.label_entropy import LabelVotes, Votes
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import NO_DATA, Estimate, Resampling, Result, bootstrap_mean
 from diffusae.evaluation.stability import matched_cosines
 from diffusae.settings import Settings, Within
@@ -119,9 +120,9 @@ def latent_results(
         chance = LabelVotes(of_kind).of_random_pictures(sizes, n_draws=judging.n_draws, seed=seed)
         own = mean(entropies.to_numpy())
         rows.append(row(f"{kind}_entropy", own, "bits", {"random_pictures": chance}))
-    own = mean(judged["context_free"].to_numpy(dtype=np.float64))
+    own = share(judged["context_free"])
     shuffled = np.asarray(shuffled_position_share, dtype=np.float64)[~rare]
-    chance = mean((shuffled >= judging.context_free).astype(np.float64))
+    chance = share(shuffled >= judging.context_free)
     beside = {"shuffled_positions": chance}
     threshold = judging.context_free
     rows.append(row("context_free_fraction", own, "share", beside, threshold=threshold))

@@ -18,6 +18,11 @@ from torch import Tensor
 
 from diffusae.errors import UserError
 
+FLAT = 1e-4
+"""The span of a map, as a share of the largest score, up to which it is flat. A cosine in float32
+is wrong by some 1e-6, and by 5e-5 at most (768 products, each rounded by 6e-8). The thresholds of
+composition lie .01 apart, a hundred times as far as this.
+"""
 _OBJECTS_AT_ONCE = 512
 
 
@@ -38,11 +43,29 @@ def upsample(scores: Float[Tensor, "m h w"], size: tuple[int, int]) -> Float[Ten
     return F.interpolate(scores[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def relative(scores: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
-    """Every map scaled to [0, 1] by its own minimum and maximum; a flat map becomes zeros."""
+def flat(scores: Float[Tensor, "m h w"], *, of: float | None = None) -> Bool[Tensor, " m"]:
+    """Which maps show nothing: their scores span no more than `FLAT` of the largest score.
+
+    Args:
+        of: the largest score that there can be, such as 1 for cosines, whose rounding does not
+            become smaller with them; None: the map's own largest magnitude.
+    """
+    lowest, highest = scores.amin(dim=(1, 2)), scores.amax(dim=(1, 2))
+    size = scores.abs().amax(dim=(1, 2)) if of is None else torch.full_like(highest, of)
+    return highest - lowest <= FLAT * size
+
+
+def relative(scores: Float[Tensor, "m h w"], *, of: float | None = None) -> Float[Tensor, "m h w"]:
+    """Every map scaled to [0, 1] by its own minimum and maximum; a `flat` map becomes zeros.
+
+    Without a tolerance, a map whose concepts all say the same would be stretched too, and show
+    nothing but how sums were rounded.
+    """
     lowest, highest = scores.amin(dim=(1, 2), keepdim=True), scores.amax(dim=(1, 2), keepdim=True)
-    height = highest - lowest
-    return torch.where(height > 0, (scores - lowest) / torch.where(height > 0, height, 1.0), 0.0)
+    is_flat = flat(scores, of=of)[:, None, None]
+    return torch.where(
+        is_flat, 0.0, (scores - lowest) / torch.where(is_flat, 1.0, highest - lowest)
+    )
 
 
 def mask_iou(first: Bool[Tensor, "m H W"], second: Bool[Tensor, "m H W"]) -> Float[Tensor, " m"]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusae.errors import UserError
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import (
     NO_DATA,
     Estimate,
@@ -96,7 +97,7 @@ class PictureSums:
             self._errors.setdefault(name, []).append(float((x - x_hat.double()).square().sum()))
 
     def estimates(self, name: str, **resampling: Unpack[Resampling]) -> dict[str, Estimate]:
-        """The three error metrics of one reconstruction; n counts vectors.
+        """The three error metrics of one reconstruction; n counts vectors, `clusters` pictures.
 
         Calls with the same seed draw the same pictures.
         """
@@ -118,7 +119,9 @@ class PictureSums:
             resampled = spread.get(metric, np.zeros(0))
             resampled = resampled[np.isfinite(resampled)]
             interval = percentile_interval(resampled) if len(resampled) else None
-            estimates[metric] = Estimate(float(values[0]), interval, n)
+            clusters = n_pictures if n_pictures < n else None
+            estimate = Estimate(float(values[0]), interval, n, clusters)
+            estimates[metric] = estimate.drawn(spread.get(metric))
         return estimates
 
     def _metrics(self, name: str, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -156,14 +159,14 @@ class CodeSums:
         """Mean active latents of a vector (pictures weigh alike); n counts pictures."""
         return bootstrap_mean(self._l0, **resampling)
 
-    def dead_fraction(self, **resampling: Unpack[Resampling]) -> Estimate:
+    def dead_fraction(self) -> Estimate:
         """Share of latents that are never active; n counts latents.
 
-        The interval resamples latents: a resample of pictures could only add dead ones.
+        The interval is over latents: a resample of pictures could only add dead ones.
         """
         if not self._l0:
             return NO_DATA
-        return bootstrap_mean((~self._fired).double().numpy(), **resampling)
+        return share((~self._fired).tolist())
 
 
 def reconstruction_results(
@@ -191,7 +194,7 @@ def reconstruction_results(
             beside["mean"] = Estimate.known(mean[metric], n=own.n)
         rows.append(Result(metric, own, higher, "ratio", dict(cell), beside, version=VERSION))
     l0 = {name: sums.l0(**resampling) for name, sums in sorted(codes.items())}
-    dead = {name: sums.dead_fraction(**resampling) for name, sums in sorted(codes.items())}
+    dead = {name: sums.dead_fraction() for name, sums in sorted(codes.items())}
     for metric, unit, beside in (
         ("l0", "latents per vector", l0),
         ("dead_fraction", "share", dead),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,15 +22,24 @@ _WEIGHTS_AT_ONCE = 20_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and its count. `value` None: no data, and then n is 0.
+    """A figure with its 95 % interval and its counts. `value` None: no data, and then n is 0.
+
+    Attributes:
+        n: the cases.
+        clusters: the pictures that the cases come from. Cases of one picture are not independent,
+            so the interval resamples pictures. None: every case is of another one (or the file is
+            of an earlier version, which did not count them).
 
     Raises:
-        UserError: a value that is not finite, an interval without a value, n not matching.
+        UserError: a value that is not finite, an interval without a value, counts that do not fit.
     """
 
     value: float | None
     ci95: Interval | None = None
     n: int = 0
+    clusters: int | None = None
+    draws: ClassVar[NDArray[np.float64] | None] = None
+    """The resampled values, where they were just computed: no part of a file, or of equality."""
 
     def __post_init__(self) -> None:
         numbers = [number for number in (self.value, *(self.ci95 or ())) if number is not None]
@@ -41,6 +50,8 @@ class Estimate:
         no_value = self.value is None
         if self.n < 0 or no_value != (self.n == 0) or (no_value and self.ci95 is not None):
             raise UserError(f"a value, its interval and n > 0 go together, got {self}")
+        if self.clusters is not None and not 1 <= self.clusters <= self.n:
+            raise UserError(f"n cases are of 1 to n pictures, got {self}")
 
     @classmethod
     def known(cls, value: float, *, n: int) -> Estimate:
@@ -52,7 +63,18 @@ class Estimate:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Estimate:
         """Read a row, which may have more entries; `UserError` for missing or wrong ones."""
-        return typed(cls, _entries(row, ("value", "ci95", "n")))
+        return typed(cls, _figures(row))
+
+    def drawn(self, draws: NDArray[np.float64] | None) -> Self:
+        """The same, with the resampled values behind its interval as `draws`."""
+        object.__setattr__(self, "draws", draws)
+        return self
+
+    @property
+    def counted(self) -> str:
+        """The counts in words: "20 of 5 pictures", or "20" where every case is of another one."""
+        pictures = "" if self.clusters is None else f" of {self.clusters} picture"
+        return f"{self.n}{pictures}{'s' if self.clusters not in (None, 1) else ''}"
 
 
 NO_DATA = Estimate(None)
@@ -64,7 +86,7 @@ class Result:
 
     Attributes:
         metric: the metric's name.
-        estimate: value, interval, n.
+        estimate: value, interval, n, clusters.
         higher_is_better: the metric's direction.
         unit: of the value, for example "IoU".
         cell: model, block, t, conditioning.
@@ -89,7 +111,7 @@ class Result:
         return self.estimate.value
 
     def to_json(self) -> dict[str, Any]:
-        """The row as JSON values; `value`, `ci95` and `n` are on the level of `metric`."""
+        """The row as JSON values; the estimate's entries are on the level of `metric`."""
         return {
             "metric": self.metric,
             **asdict(self.estimate),
@@ -107,9 +129,15 @@ class Result:
         names = ("metric", "higher_is_better", "unit", "cell", "baselines", "details", "version")
         entries = _entries(row, names)
         baselines = of_type(entries.pop("baselines"), dict, "baselines")
-        named = {name: _entries(entry, ("value", "ci95", "n")) for name, entry in baselines.items()}
-        estimate = _entries(row, ("value", "ci95", "n"))
+        named = {name: _figures(entry) for name, entry in baselines.items()}
+        estimate = _figures(row)
         return typed(cls, {**entries, "estimate": estimate, "baselines": named})
+
+
+def _figures(row: Any) -> dict[str, Any]:
+    """The entries of an estimate; files of earlier versions have no `clusters`."""
+    clusters = of_type(row, dict, "a row").get("clusters")
+    return {**_entries(row, ("value", "ci95", "n")), "clusters": clusters}
 
 
 def _entries(row: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -164,10 +192,11 @@ def percentile_interval(statistics: NDArray[np.float64]) -> Interval:
 def bootstrap_mean(
     values: ArrayLike, *, groups: Sequence[Any] | None = None, **resampling: Unpack[Resampling]
 ) -> Estimate:
-    """Mean, 95 % percentile bootstrap interval, and the number of values.
+    """Mean, 95 % percentile bootstrap interval, and the numbers of values and of groups.
 
     With `groups` (the picture of each value) whole groups are resampled, because the values of one
-    picture are not independent. No values: no data. A single group: no interval.
+    picture are not independent. No values: no data. A single group: no interval. Values that all
+    agree have an interval without width: shares belong to `evaluation.proportion`.
 
     Raises:
         UserError: a value that is not finite, or groups of another length.
@@ -177,18 +206,29 @@ def bootstrap_mean(
         return NO_DATA
     if not np.isfinite(values).all():
         raise UserError("cannot average values that are not finite; leave out what has no data")
+    sums, counts = by_group(values, groups)
+    n, clusters = int(values.size), len(sums)
+    means = resampled_means(sums, counts, **resampling) if clusters > 1 else None
+    interval = None if means is None else percentile_interval(means)
+    estimate = Estimate(float(values.mean()), interval, n, clusters if clusters < n else None)
+    return estimate.drawn(means)
+
+
+def by_group(
+    values: NDArray[np.float64], groups: Sequence[Any] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum and the number of each group's values; without groups each value is one.
+
+    Raises:
+        UserError: groups of another length.
+    """
     if groups is None:
-        labels = np.arange(values.size)
-    else:
-        if len(groups) != values.size:
-            raise UserError(f"{values.size} values need as many groups, got {len(groups)}")
-        labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+        return values, np.ones(len(values))
+    if len(groups) != values.size:
+        raise UserError(f"{values.size} values need as many groups, got {len(groups)}")
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
     sums = np.bincount(labels, weights=values).astype(np.float64)
-    counts = np.bincount(labels).astype(np.float64)
-    if len(sums) == 1:
-        return Estimate(float(values.mean()), None, int(values.size))
-    means = resampled_means(sums, counts, **resampling)
-    return Estimate(float(values.mean()), percentile_interval(means), int(values.size))
+    return sums, np.bincount(labels).astype(np.float64)
 
 
 def resampled_means(

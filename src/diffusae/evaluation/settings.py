@@ -32,9 +32,11 @@ class ThreeStageSettings(Settings, part="three_stages"):
 
 @dataclass(frozen=True, kw_only=True)
 class StabilitySettings(Settings, part="stability"):
-    """The comparison of a cell's autoencoder with one of another seed (`run` alone)."""
+    """The autoencoders of a cell that differ in their seed alone (`study.seeds`)."""
 
+    seeds: Annotated[int, Within(1, 100)]
+    """Of a cell, with the study's own; their figures are joined."""
     seed: Annotated[int, Within(0, 2**63)] | None
-    """Of the other one; None: no comparison."""
+    """Of one more, which latents are compared with; None: the second of `seeds`, if any."""
     cells: list[str] | None
     """Keys of cells; None: all."""

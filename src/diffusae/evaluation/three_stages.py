@@ -2,9 +2,10 @@
 
 A concept's edit is compared with each control **case by case**: the difference of both outcomes of
 the same case (the same object to the same region, the same picture to the same style), averaged,
-with a 95 % percentile bootstrap over pictures. Overlapping intervals of two methods say little when
-both were tried on the same pictures; the interval of the difference does. Cases that one of both
-lacks (a noun without a concept) are left out.
+with a 95 % interval over pictures. For shares it is that of `evaluation.proportion`, which has
+width also where all cases agree; else it is a percentile bootstrap. Overlapping intervals of two
+methods say little when both were tried on the same pictures; the interval of the difference does.
+Cases that one of both lacks (a noun without a concept) are left out.
 
 `margin` is the smallest difference of a share that counts, so that "no effect" can be shown:
 
@@ -17,18 +18,17 @@ and style cannot; middle, layout is fixed and style can be steered; final, textu
 evaluated in the window of a claim is asked: success must rise above no edit **and** above a random
 latent pushed equally hard. "Can" holds where some cell rises and fails where no cell does; "cannot"
 is the opposite. With many cells "some cell" is easier to reach: the cells are listed.
-
-A bootstrap of few pictures that all agree has no width: read n beside every figure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Unpack
 
-from diffusae.evaluation.result import Estimate, Interval, Result, bootstrap_mean
+from diffusae.evaluation.proportion import share_difference
+from diffusae.evaluation.result import Estimate, Interval, Resampling, Result, bootstrap_mean
 from diffusae.parsing import typed
 
 AGAINST = ("no_edit", "random_latent")
@@ -98,7 +98,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class CellAnswer:
-    """The success of an edit at one cell: `value`, `ci95` and `n`, as in `results.json`.
+    """The success of an edit at one cell: `value`, `ci95`, `n`, `clusters` as in `results.json`.
 
     Attributes:
         differences: each control of `AGAINST` -> success minus it; None where it was not compared.
@@ -113,6 +113,7 @@ class CellAnswer:
     n: int
     differences: dict[str, Estimate | None]
     rises: bool | None
+    clusters: int | None = None
 
     def __post_init__(self) -> None:
         _ = self.own  # refuses figures that do not go together
@@ -120,7 +121,7 @@ class CellAnswer:
     @property
     def own(self) -> Estimate:
         """The success as an estimate."""
-        return Estimate(self.value, self.ci95, self.n)
+        return Estimate(self.value, self.ci95, self.n, self.clusters)
 
 
 @dataclass(frozen=True)
@@ -155,25 +156,27 @@ def paired_difference(
     other: Mapping[Hashable, float],
     *,
     pictures: Mapping[Hashable, Hashable],
-    n_resamples: int,
-    seed: int,
+    of_shares: bool = False,
+    **resampling: Unpack[Resampling],
 ) -> Estimate:
-    """Mean of `own` minus `other` over the cases with a finite value in both.
+    """Mean of `own` minus `other` over the cases with a finite value in both; no common case: no
+    data.
 
-    `pictures` has the picture of every case of `own`; the bootstrap resamples pictures. No common
-    case: no data. One picture: no interval.
+    Args:
+        pictures: the picture of every case of `own`; the interval resamples pictures.
+        of_shares: the values are truths (0 or 1) or shares, see `share_difference`. Else it is a
+            bootstrap, and one picture has no interval.
     """
     cases = [
         case
         for case in own
         if case in other and math.isfinite(own[case]) and math.isfinite(other[case])
     ]
-    return bootstrap_mean(
-        [own[case] - other[case] for case in cases],
-        groups=[str(pictures[case]) for case in cases],
-        n_resamples=n_resamples,
-        seed=seed,
-    )
+    values = [own[case] - other[case] for case in cases]
+    groups = [str(pictures[case]) for case in cases]
+    if of_shares:
+        return share_difference(values, groups)
+    return bootstrap_mean(values, groups=groups, **resampling)
 
 
 def difference_to(value: float, own: Estimate) -> Estimate:
@@ -181,7 +184,7 @@ def difference_to(value: float, own: Estimate) -> Estimate:
     if own.value is None:
         return own
     ci95 = None if own.ci95 is None else (own.ci95[0] - value, own.ci95[1] - value)
-    return Estimate(own.value - value, ci95, own.n)
+    return replace(own, value=own.value - value, ci95=ci95)
 
 
 def standing(difference: Estimate, *, higher_is_better: bool, margin: float | None) -> str:
@@ -229,7 +232,7 @@ def _at_cell(row: Result, staged: Staged, margin: float) -> CellAnswer:
         cell=typed(Coordinates, row.cell),
         tag=staged.tag,
         blocks=staged.blocks,
-        **vars(row.estimate),
+        **asdict(row.estimate),
         differences=differences,
         rises=rises(known, margin=margin) if len(known) == len(AGAINST) else None,
     )

@@ -10,11 +10,14 @@ from typing import Any
 from diffusae.errors import refuse_text
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.safe_guidance import preset, safe_guidance
+from diffusae.interventions.safree import Safree, safree
 from diffusae.interventions.steer import steer
 from diffusae.interventions.text import TextEdit
+from diffusae.interventions.trasce import TrajectorySteering, trajectory_steering
 
 NONE, NEGATIVE_PROMPT, SAFE_GUIDANCE = "none", "negative_prompt", "safe_guidance"
 WORD_REMOVAL, ABLATION, TEXT_EDIT = "word_removal", "update_ablation", "text_edit"
+SAFREE, TRASCE = "safree", "trasce"
 
 
 def _as_it_is(prompt: str) -> str:
@@ -76,6 +79,32 @@ def safe(concept: str, presets: Sequence[str], **asked: Any) -> list[Defence]:
         Defence(SAFE_GUIDANCE, float(place), around=at(name))
         for place, name in enumerate(presets, start=1)
     ]
+
+
+def filtered(words: Sequence[str], gammas: Sequence[float]) -> list[Defence]:
+    """SAFREE with the concept's words; a strength is gamma, of 50 steps."""
+
+    def at(gamma: float) -> Callable[[Any], AbstractContextManager[Any]]:
+        settings = Safree(gamma=gamma)
+        return lambda pipe: safree(pipe, words, settings)
+
+    return [Defence(SAFREE, gamma, around=at(gamma)) for gamma in gammas]
+
+
+def steered_trajectory(
+    concept: str, scales: Sequence[float], *, sigma: float, **asked: Any
+) -> list[Defence]:
+    """TraSCE; a strength is the scale of the gradient.
+
+    Args:
+        asked: as for `capture.conditions.conditions`.
+    """
+
+    def at(scale: float) -> Callable[[Any], AbstractContextManager[Any]]:
+        settings = TrajectorySteering(scale, sigma)
+        return lambda pipe: trajectory_steering(pipe, concept, settings, **asked)
+
+    return [Defence(TRASCE, scale, around=at(scale)) for scale in scales]
 
 
 def text_edit(make: Callable[[float], TextEdit], strengths: Sequence[float]) -> list[Defence]:

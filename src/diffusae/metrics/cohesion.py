@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -18,6 +18,7 @@ from diffusae.evaluation.result import Result
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.report.tables import capital, plain
+from diffusae.settings import Within
 from diffusae.study.study import Study, build
 
 
@@ -29,6 +30,8 @@ class CohesionSettings(MetricSettings):
     """Further embeddings, by the name that their rows end in."""
     minimum_items: Count
     """The fewest objects that a concept must have gained."""
+    minimum_object_labels: Annotated[int, Within(0, 10**9)]
+    """The fewest labels of objects that all concepts together must have gained."""
     leave_out: tuple[str, ...]
     """Labels that are no objects."""
     n_shuffles: Count
@@ -59,9 +62,12 @@ def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> lis
         *(known[name] for name in ("latent", "label", "count")), strict=True
     ):
         counts[row[latent], column[label]] = count
+    vocabulary = build(study.cfg.annotator, "annotator").labels
     return cohesion_results(
         Items(counts, vectors),
-        vocabulary=embed_labels(words, build(study.cfg.annotator, "annotator").labels)[1],
+        vocabulary=embed_labels(words, vocabulary)[1],
+        objects=torch.tensor([label in vocabulary for label in labels], dtype=torch.bool),
+        minimum_object_labels=settings.minimum_object_labels,
         embedding=words.name,
         cell=study.cell.coordinates(),
         minimum_items=settings.minimum_items,
@@ -93,6 +99,7 @@ METRIC = Metric(
         "cohesion": "The objects of a concept are alike",
         "separability": "Concepts differ from one another",
     },
+    seeded=True,
     settings=CohesionSettings,
     rows=cohesion_rows,
     made_from=("label",),

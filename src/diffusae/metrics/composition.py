@@ -119,6 +119,9 @@ def composition_rows(
     result, rows = evaluate(
         test, space, tuned, cell=study.cell.coordinates(), baselines=beside, **resampling
     )
+    objects = dictionary.gained(vocabulary)
+    result.details["n_object_labels"] = objects
+    result.details["n_other_labels"] = dictionary.gained() - objects
     directory = study.evaluation("composition")
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().cpu().contiguous()}, temporary)
@@ -240,6 +243,7 @@ METRIC = Metric(
     title="Where will a noun be in the picture?",
     section="composition",
     chart={"composition": "Composition: IoU"}.get,
+    seeded=True,
     settings=CompositionSettings,
     rows=composition_rows,
     made_from=("label", "annotate"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -252,7 +252,7 @@ def _results(
         "new_caption_ceiling": share(column(THROUGHOUT)),
     }
     curve = [
-        {"t": t, **vars(share(column(window))), "old": share(column(window, "old")).value}
+        {"t": t, **asdict(share(column(window))), "old": share(column(window, "old")).value}
         for t, window in zip(times, ends, strict=True)
     ]
     details = {**about, "captions": captions, "pictures": len(shown)}

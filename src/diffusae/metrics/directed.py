@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from diffusae.evaluation.metric_settings import Count, InterventionSettings
+from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import Estimate, bootstrap_mean
 from diffusae.interventions.windows import window_at
 from diffusae.steering.edited import EditedPictures, Place
@@ -50,12 +53,15 @@ class DirectedSettings(InterventionSettings):
 def mean_over(
     study: Study, settings: InterventionSettings, values: Iterable[Any], image_ids: Iterable[str]
 ) -> Estimate:
-    """The mean of numbers or truths with its 95 % interval; values of a picture are resampled
-    together.
+    """The mean of numbers, or the share of truths, with its 95 % interval; values of a picture are
+    resampled together.
     """
+    values, groups = list(values), list(image_ids)
+    if all(isinstance(value, bool | np.bool_) for value in values):
+        return share(values, groups)
     return bootstrap_mean(
         [float(value) for value in values],
-        groups=list(image_ids),
+        groups=groups,
         n_resamples=settings.n_resamples,
         seed=study.seed,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import save_results
+from diffusae.evaluation.seeds import results_over_seeds
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.annotate import determining
 from diffusae.metrics.metric import Beside, Embedding, Metric
@@ -16,6 +17,7 @@ from diffusae.metrics.registry import metric
 from diffusae.report.before_after import captioned, panel_name
 from diffusae.runs.record import parent_signature, state
 from diffusae.runs.wandb_mirror import WandbMirror
+from diffusae.study.seeds import in_figures
 from diffusae.study.study import Study
 
 
@@ -41,7 +43,18 @@ def evaluation_faults(study: Study) -> Iterator[str]:
 def runs_beside(study: Study) -> Sequence[Beside]:
     """The finished runs that the study's metric reads beside the cell's own."""
     chosen = metric_of(study)
-    return chosen.beside(study, chosen.settings.of(study.cfg))
+    runs = list(chosen.beside(study, chosen.settings.of(study.cfg)))
+    for view in _views(study):
+        runs += chosen.beside(view, chosen.settings.of(view.cfg))
+        runs.append(Beside(f"train {view.cell_name}", view.sae, "train"))
+        if "label" in chosen.made_from:
+            runs.append(Beside(f"label {view.cell_name}", view.concepts, "label"))
+    return runs
+
+
+def _views(study: Study) -> list[Study]:
+    """The cell's autoencoders of other seeds whose figures are joined with its own."""
+    return in_figures(study) if metric_of(study).seeded else []
 
 
 def evaluated(study: Study) -> bool:
@@ -63,6 +76,9 @@ def evaluate_cell(study: Study, mirror: WandbMirror, embedding: Embedding) -> No
         directory, "evaluate", determines=_determines(study), parents=_parents(study)
     ):
         results = chosen.rows(study, settings, embedding)
+        if views := _views(study):
+            others = (chosen.rows(v, chosen.settings.of(v.cfg), embedding) for v in views)
+            results = results_over_seeds([results, *others], seed=study.seed)
         save_results(directory / "results.json", results)
     mirror.summary(
         {f"test/{result.metric}": result.value for result in results if result.value is not None}

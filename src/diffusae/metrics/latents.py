@@ -119,6 +119,7 @@ METRIC = Metric(
         "stability": "Another seed finds the same latents",
         "context_free_fraction": "Latents say where, not only in which picture",
     },
+    seeded=True,
     settings=LatentSettings,
     rows=latent_rows,
     made_from=("train", "annotate"),

@@ -109,6 +109,7 @@ METRIC = Metric(
     section="grid",
     chart={"explained_variance": "Explained variance", "dead_fraction": "Dead fraction"}.get,
     claims={"explained_variance": "Autoencoders reconstruct the updates"},
+    seeded=True,
     settings=ReconstructionSettings,
     rows=reconstruction_rows,
 )

@@ -29,6 +29,7 @@ _HERE = {
     "knowledge": "knowledge:METRIC",
     "steering": "text_steering:METRIC",
     "erasure": "erasure:METRIC",
+    "times": "times:METRIC",
     "decisions": "decisions:METRIC",
 }
 """To add a metric to this package: one line here, its module beside this one, and its YAML file."""

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from diffusae.evaluation.settings import StabilitySettings
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.registry import names
 from diffusae.study.resolvers import expand_home
+from diffusae.study.seeds import compared
 from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
 
@@ -72,40 +72,12 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
     own = RunSettings.of(study.cfg).metric_settings
     config = cache(lambda metric: _config_of(metric, own.get(metric) or {}))
     cells: dict[Cell, Studies] = {
-        cell: {metric: _compared(Study(config(metric)).at(cell)) for metric in metrics}
+        cell: {metric: compared(Study(config(metric)).at(cell)) for metric in metrics}
         for cell, metrics in chosen.items()
     }
     first = {metric: one for studies in reversed(cells.values()) for metric, one in studies.items()}
     together(dict.fromkeys(fault for one in first.values() for fault in evaluation_faults(one)))
     return cells
-
-
-def twin_of(study: Study) -> Iterator[Study]:
-    """The same cell trained with `stability.seed` under a tag of its own; none where the cell is
-    not compared.
-    """
-    if _is_compared(study):
-        cfg = copy.deepcopy(study.cfg)
-        cfg.seed, cfg.sae.tag = StabilitySettings.of(cfg).seed, _twin_tag(study)
-        yield Study(cfg)
-
-
-def _compared(study: Study) -> Study:
-    """The study with its twin as the autoencoder that a metric with `other_tag` compares with."""
-    if _is_compared(study) and "other_tag" in study.cfg.evaluation:
-        study.cfg.evaluation.other_tag = _twin_tag(study)
-    return study
-
-
-def _is_compared(study: Study) -> bool:
-    stability = StabilitySettings.of(study.cfg)
-    return stability.seed is not None and (
-        stability.cells is None or study.cell.key in stability.cells
-    )
-
-
-def _twin_tag(study: Study) -> str:
-    return f"{study.cfg.sae.tag}-seed{StabilitySettings.of(study.cfg).seed}"
 
 
 def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:

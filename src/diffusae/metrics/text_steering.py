@@ -7,14 +7,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from diffusae.errors import together, unknown
+from diffusae.errors import together
+from diffusae.evaluation.alignment import shows
 from diffusae.evaluation.metric_settings import InterventionSettings
 from diffusae.evaluation.result import Estimate, Result
 from diffusae.interventions.text import TextEdit
@@ -37,7 +38,8 @@ class SteeringSettings(InterventionSettings):
     """`conf/evaluation/steering.yaml`."""
 
     concepts: Mapping[str, tuple[str, ...]]
-    """Nouns, or values of a factor, that the annotator knows; the concept prompts of each."""
+    """Nouns, values of a factor, colours or coloured nouns ("blue car"); the concept prompts of
+    each."""
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -105,12 +107,9 @@ Edits = Mapping[tuple[str, float], TextEdit]
 def steering_rows(study: Study, settings: SteeringSettings, _embedding: Embedding) -> list[Result]:
     """Success and kept objects, towards and away; trials.parquet has a row for each picture."""
     pictures = EditedPictures(study, [], conditionings=settings.conditionings, steps=settings.steps)
-    factors = pictures.annotator.factors.values()
-    known = {*pictures.annotator.labels, *(value for values in factors for value in values)}
-    what = "concept in evaluation.concepts, of those that the annotator knows,"
-    together(
-        str(unknown(what, concept, known)) for concept in settings.concepts if concept not in known
-    )
+    known = _known(pictures)
+    for concept in settings.concepts:
+        shows(concept, detected=(), recognised={}, colours={}, **known)
     sae, _ = load_sae(study.sae)
     sae.to(pictures.device)
     edits = {
@@ -187,15 +186,21 @@ def outcomes_of(
     plain = {case.prompt.image_id: Trial(case.prompt) for case in cases}
     trials = [Trial(case.prompt, text=(edit,)) for case, _, edit in jobs]
     made = pictures.make([*plain.values(), *trials], what="steered pictures")
-    before = dict(zip(plain, made, strict=False))
+    before, known = dict(zip(plain, made, strict=False)), _known(pictures)
 
     def judged(
         case: SteeringCase, strength: float, after: tuple[np.ndarray, Any]
     ) -> SteeringOutcome:
         image, annotation = after
         old = set(before[case.prompt.image_id][1].masks) - {case.concept}
-        shows = case.concept in annotation.masks or case.concept in annotation.factors.values()
-        return SteeringOutcome(case, strength, shows, old <= set(annotation.masks), image)
+        shown = shows(
+            case.concept,
+            detected=annotation.masks,
+            recognised=annotation.factors,
+            colours=annotation.colours,
+            **known,
+        )
+        return SteeringOutcome(case, strength, shown, old <= set(annotation.masks), image)
 
     return [
         *(judged(case, 0.0, before[case.prompt.image_id]) for case in cases),
@@ -204,6 +209,11 @@ def outcomes_of(
             for (case, strength, _), after in zip(jobs, made[len(plain) :], strict=True)
         ),
     ]
+
+
+def _known(pictures: EditedPictures) -> dict[str, Any]:
+    """What the annotator can tell."""
+    return {"nouns": pictures.annotator.labels, "factors": pictures.annotator.factors}
 
 
 def kinds_of(cases: Iterable[SteeringCase]) -> list[list[SteeringCase]]:
@@ -275,7 +285,7 @@ def _rows(
         "conditionings": settings.conditionings,
         "tuning": {f"{s:g}": round(score, 4) for s, score in test.scores[direction].items()},
         "by_concept": {
-            concept: {f"{s:g}": _as_json(of_concept(concept, s)) for s in strengths}
+            concept: {f"{s:g}": asdict(of_concept(concept, s)) for s in strengths}
             for concept in settings.concepts
         },
     }
@@ -294,12 +304,8 @@ def _rows(
             cell=study.cell.coordinates(),
             baselines=baselines,
             details=details
-            | {"by_strength": {f"{s:g}": _as_json(share(field, at(s))) for s in strengths}},
+            | {"by_strength": {f"{s:g}": asdict(share(field, at(s))) for s in strengths}},
         )
-
-
-def _as_json(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "ci95": estimate.ci95, "n": estimate.n}
 
 
 METRIC = Metric(

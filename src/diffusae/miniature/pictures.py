@@ -19,7 +19,7 @@ MOST_OBJECTS = 3
 
 
 class WorldPictures:
-    """Drawn scenes for the splits, of captions that the miniature was never trained on.
+    """Drawn scenes for the splits, of captions that the miniature leaves out in training.
 
     Args:
         counts: split name -> the number of pictures.

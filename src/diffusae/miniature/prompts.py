@@ -1,4 +1,6 @@
-"""Captions of the world for studies, which the miniature was never trained on."""
+"""Captions of a world for studies, of those that its miniature leaves out in training: wordings
+(`world=shapes`) or combinations of noun, colour and style (`world=scenes`).
+"""
 
 from __future__ import annotations
 

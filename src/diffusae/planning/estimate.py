@@ -17,7 +17,7 @@ import numpy as np
 
 from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.journal import read_journals, size_of
-from diffusae.activations.schema import Stream
+from diffusae.activations.schema import Cell, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.size import codes_size, npy_size, tar_size
 from diffusae.activations.stored_numbers import stored_numbers
@@ -25,6 +25,7 @@ from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.study.seeds import saes_at
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
     ATTENTION,
@@ -59,6 +60,7 @@ class StreamEstimate:
         bytes: of its shards. code_bytes: of its codes by all SAEs of its cell.
         bytes_per_number: of an update.
         steps: of the training of one SAE.
+        seeds: SAEs that differ in their seed alone, for each k.
     """
 
     stream: Stream
@@ -68,6 +70,7 @@ class StreamEstimate:
     code_bytes: int
     bytes_per_number: int
     steps: int
+    seeds: int = 1
 
     @property
     def training_vectors(self) -> int:
@@ -149,6 +152,11 @@ class StudyEstimate:
     def made(self) -> int:
         """All pictures that are made."""
         return self.collected + (self.made_in_training or 0)
+
+    @property
+    def saes(self) -> int:
+        """All SAEs that are trained."""
+        return self.saes_a_cell * sum(stream.seeds for stream in self.trained)
 
     def vectors_seen(self, stream: StreamEstimate) -> int:
         """Vectors that the training of one SAE sees, epoch after epoch."""
@@ -247,6 +255,7 @@ def _stream_estimates(
             for group in recorded
             if (stores or group.split != TRAINING_SPLIT) and group not in coded
         ]
+        cell = Cell(study.cfg.model.name, stream.block, stream.t, stream.conditioning)
         shape = (stream.positions, stream.d_in, trained)
         if shape not in sizes:
             sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
@@ -262,6 +271,7 @@ def _stream_estimates(
                 code_bytes=_code_bytes(study, stream.positions, coded),
                 bytes_per_number=bytes_per_number,
                 steps=steps,
+                seeds=saes_at(study, cell) if trained else 1,
             )
         )
     return estimates

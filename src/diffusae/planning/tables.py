@@ -59,8 +59,8 @@ class Rates:
 
     def training_of_all(self, study: StudyEstimate) -> float | None:
         """Seconds that all SAEs take, one after the other."""
-        seconds = [self.training(study, stream) for stream in study.trained]
-        known = [number for number in seconds if number is not None]
+        seconds = [(self.training(study, stream), stream.seeds) for stream in study.trained]
+        known = [number * seeds for number, seeds in seconds if number is not None]
         return study.saes_a_cell * sum(known) if len(known) == len(seconds) else None
 
 
@@ -190,10 +190,16 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
         made = rates.generation(counted.made_in_training)
         table.add_row("make pictures while training", duration_in_words(made))
     table.add_row(
-        f"train {len(counted.trained) * counted.saes_a_cell} SAEs",
+        f"train {counted.saes} SAEs{_of_seeds(counted)}",
         duration_in_words(rates.training_of_all(counted)),
     )
     return table
+
+
+def _of_seeds(counted: StudyEstimate) -> str:
+    """How many of the SAEs are further seeds of a cell."""
+    single = counted.saes_a_cell * len(counted.trained)
+    return "" if counted.saes == single else f", {counted.saes - single} of them further seeds"
 
 
 def plan_json(
@@ -224,6 +230,7 @@ def plan_json(
             "split": TRAINING_SPLIT,
             "batch_size": counted.batch_size,
             "saes_a_cell": counted.saes_a_cell,
+            "saes": counted.saes,
             "numbers_bytes": sum(stream.training_numbers_bytes for stream in counted.trained),
         },
         "bytes": {

@@ -43,7 +43,7 @@ TOOLTIP = (
     alt.Tooltip("t:Q", format=".2f"),
     alt.Tooltip("value:Q", format=".3f"),
     alt.Tooltip("interval:N", title="95 % interval"),
-    alt.Tooltip("n:Q"),
+    alt.Tooltip("counted:N", title="n"),
 )
 
 
@@ -51,7 +51,13 @@ def point(name: str, estimate: Estimate, **others: Any) -> dict[str, Any]:
     """One mark's data: the figure and both ends of its interval, or its value where it has none."""
     low, high = estimate.ci95 or (estimate.value, estimate.value)
     shown = "–" if estimate.ci95 is None else f"{number(low)} to {number(high)}"
-    figures = {"value": estimate.value, "low": low, "high": high, "n": estimate.n}
+    figures = {
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "n": estimate.n,
+        "counted": estimate.counted,
+    }
     return {"name": name, **figures, "interval": shown, **others}
 
 

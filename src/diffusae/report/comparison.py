@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError, unknown
-from diffusae.evaluation.result import NO_DATA, Result
+from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.parsing import json_value, of_type
 from diffusae.report.markdown import as_text
 
@@ -86,6 +86,7 @@ class Compared:
     ours: float | None
     ci95: tuple[float, float] | None
     n: int
+    clusters: int | None
     theirs: float
     spread: float | None
     difference: float | None
@@ -181,6 +182,7 @@ def _line(row: Reported, ours: Ours | None) -> Compared:
         ours=value,
         ci95=ci95,
         n=own.n,
+        clusters=own.clusters,
         theirs=row.value,
         spread=row.spread,
         difference=None if value is None else value - row.value,
@@ -267,7 +269,7 @@ def _cells(line: Compared) -> tuple[str, ...]:
         "" if line.k is None else str(line.k),
         "no data" if line.ours is None else _number(line.ours),
         "" if line.ci95 is None else f"{_number(line.ci95[0])} ... {_number(line.ci95[1])}",
-        "" if line.ours is None else str(line.n),
+        "" if line.ours is None else Estimate(line.ours, None, line.n, line.clusters).counted,
         theirs,
         "" if line.difference is None else f"{line.difference:+.3f}",
         {None: "", True: "yes", False: "no"}[line.within],

@@ -21,7 +21,7 @@ from diffusae.report.tables import capital, plain, rows_of
 from diffusae.report.three_stages import Measure, controls_of, lines_of
 
 CHART = "diffusae-heatmap"
-COLUMNS = ["cell line", "t", "value", "low", "high", "n"]
+COLUMNS = ["cell line", "t", "value", "low", "high", "n", "pictures"]
 STAGES_TABLE = "three_stages"
 STAGES_FIGURE = "three_stages/figure"
 KNOWLEDGE_TABLE = "knowledge"
@@ -31,7 +31,8 @@ KNOWLEDGE_COLUMNS = [
     *("majority", "pixels", "random weights, best cell", "cells like it"),
 ]
 STAGES_COLUMNS = [
-    *("window", "edit", "place", "sae", "method", "strength", "success", "low", "high", "n"),
+    *("window", "edit", "place", "sae", "method", "strength", "success", "low", "high"),
+    *("n", "pictures"),
     *("concepts minus it", "minus low", "minus high", "objects kept", "change"),
 ]
 HEATMAP: dict[str, Any] = {
@@ -114,6 +115,7 @@ def grid_rows(results: Sequence[Result], metric: str) -> list[list[Any]]:
             row.figure.value,
             *(row.figure.ci95 or (None, None)),
             row.figure.n,
+            row.figure.clusters,
         ]
         for row in rows_of(results, metric)
         if row.figure.value is not None
@@ -312,14 +314,16 @@ def knowledge_rows(results: Sequence[Result]) -> list[list[Any]]:
 
 
 def _cell(measure: Measure | None, method: str, *, difference: bool = False) -> list[Any]:
-    """Value, low, high and n of a method's figure, or of the concepts' difference to it."""
+    """Value, low, high, n and pictures of a method's figure, or of the concepts' difference to
+    it.
+    """
     if measure is None:
-        return [None] * 4
+        return [None] * 5
     figures = measure.differences if difference else {"concepts": measure.own, **measure.controls}
     figure = figures.get(method)
     if figure is None or figure.value is None:
-        return [None] * 4
-    return [figure.value, *(figure.ci95 or (None, None)), figure.n]
+        return [None] * 5
+    return [figure.value, *(figure.ci95 or (None, None)), figure.n, figure.clusters]
 
 
 def _pictures(title: str, key: str) -> Any:

@@ -13,7 +13,10 @@ from diffusae.report.study import ErasureRun
 
 NONE, OWN = "none", "text_edit"
 PLAIN, OTHERS = "plain", "others"
-DEFENCES = (NONE, OWN, "negative_prompt", "safe_guidance", "word_removal", "update_ablation")
+DEFENCES = (
+    NONE, OWN, "negative_prompt", "safe_guidance", "safree", "trasce", "word_removal",
+    "update_ablation",
+)  # fmt: skip
 """In the order of the page; others follow."""
 _ALIGNED = "aligned"
 HARMS = ("nouns_found", "style_reached", _ALIGNED, "kernel_distance")

@@ -24,6 +24,7 @@ from diffusae.runs.disk import where_writable
 from diffusae.runs.record import RunRecord, signature
 from diffusae.runs.settings import LoggerSettings
 from diffusae.runs.survey import SurveyedRun
+from diffusae.study.seeds import is_twin
 from diffusae.study.study import Study
 from diffusae.summaries.emergence import STAGE as EMERGENCE
 from diffusae.summaries.emergence import summarise_emergence
@@ -89,8 +90,12 @@ class Source:
 
     @property
     def labelled(self) -> list[tuple[Path, RunRecord]]:
-        """The cells that have a dictionary."""
-        return [(path, record) for path, record in self.records if record.stage == "label"]
+        """The cells that have a dictionary, without those of further SAE seeds."""
+        return [
+            (path, record)
+            for path, record in self.records
+            if record.stage == "label" and not is_twin(path.name, record.seed)
+        ]
 
     @property
     def cells(self) -> list[tuple[Cell, str]]:

@@ -31,6 +31,8 @@ class Shown:
         title: what it asks, in one sentence; it stands above the tables of its rows.
         section: where the report shows its rows.
         chart: the title of a row's chart over the grid, by the row's name; None: no chart.
+        seeded: whether its figures depend on the seed of the cell's autoencoder, so that those of
+            several are joined (`stability.seeds`).
         claims: {name of a row: a sentence}, which the report judges by the row and its baselines.
 
     Raises:
@@ -41,6 +43,7 @@ class Shown:
     title: str
     section: SectionName
     chart: Callable[[str], str | None] = lambda row: None
+    seeded: bool = False
     claims: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.result import Estimate, Result
+from diffusae.evaluation.seeds import SEEDS
 from diffusae.report.shown import Shows
 
 NO_DATA = "no data"
@@ -72,6 +73,15 @@ class Row:
     def place(self) -> str:
         """Such as "mid · t = 0.50 · cond"."""
         return f"{self.block} · t = {self.t:.2f} · {self.conditioning}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What must stand beside the value: degenerate maps, and too few labels of objects."""
+        flat, few = self.details.get("n_flat_maps"), self.details.get("n_object_labels")
+        notes = [f"{flat} of {self.figure.n} maps are flat"] if flat else []
+        if few is not None and few < self.details.get("minimum_object_labels", 1):
+            notes.append(f"{few} labels of objects, {self.details.get('n_other_labels', 0)} others")
+        return notes
 
     def clears(self, baseline: Estimate) -> bool | None:
         """Whether the whole interval is better than the whole interval of a baseline; None: there
@@ -181,6 +191,18 @@ class MetricTable:
     higher_is_better: bool
     baselines: list[str]
     rows: list[Row]
+    seeded: bool = False
+
+    @property
+    def seeds(self) -> str:
+        """How many autoencoders of a cell the figures are of; "" where they are of none."""
+        if not self.seeded:
+            return ""
+        counts = sorted({int(row.details.get(SEEDS, 1)) for row in self.rows})
+        if counts == [1]:
+            return "One SAE seed: the intervals leave out what another seed of the SAE does."
+        shown = " or ".join(map(str, counts))
+        return f"{shown} SAE seeds a cell: the intervals resample seeds and pictures."
 
     @property
     def has_details(self) -> bool:
@@ -196,7 +218,9 @@ def metric_tables(results: Sequence[Result], shows: Shows | None = None) -> list
         names = list(dict.fromkeys(name for row in rows for name in row.baselines))
         first, shown = rows[0].result, shows.of(metric) if shows else None
         asks = shown.title if shown else ""
-        tables.append(MetricTable(metric, asks, first.unit, first.higher_is_better, names, rows))
+        seeded = bool(shown and shown.seeded)
+        about = metric, asks, first.unit, first.higher_is_better, names
+        tables.append(MetricTable(*about, rows, seeded))
     return tables
 
 

@@ -186,7 +186,7 @@ def evidence(cell: CellAnswer) -> str:
         )
         for name, difference in cell.differences.items()
     ]
-    return f"{place}: {text_of(own, 2)}, n = {own.n}; {', '.join(against)}"
+    return f"{place}: {text_of(own, 2)}, n = {own.counted}; {', '.join(against)}"
 
 
 def signed(figure: Estimate, decimals: int = 2) -> str:

@@ -132,7 +132,7 @@ def finding_of(verdicts: Sequence[Verdict]) -> Finding:
         return Finding("Nothing was evaluated yet.", "", None)
     best = first.best
     text = f"{first.claim}: {first.text}. {best.place}: {best.unit} {text_of(best.own, 2)}"
-    text += f", n = {best.own.n}"
+    text += f", n = {best.own.counted}"
     if best.rival is not None:
         text += f"; {best.baseline} {text_of(best.rival, 2)}"
     held = sum(verdict.holds is True for verdict in asked)

@@ -29,6 +29,6 @@ def evaluate(cfg: DictConfig) -> bool:
         with mirror_of(study) as mirror:
             evaluate_cell(study, mirror, lambda: word_embedding(study))
     for result in load_results(directory / "results.json"):
-        interval, n = result.estimate.ci95, result.estimate.n
-        log.info("%s = %s, 95 %% interval %s, n = %d", result.metric, result.value, interval, n)
+        interval, n = result.estimate.ci95, result.estimate.counted
+        log.info("%s = %s, 95 %% interval %s, n = %s", result.metric, result.value, interval, n)
     return not finished

@@ -23,12 +23,13 @@ from diffusae.memory import importing
 from diffusae.metrics.evaluate import evaluate_cell, evaluated, runs_beside
 from diffusae.metrics.metric import Embedding
 from diffusae.metrics.registry import metric
-from diffusae.metrics.schedule import Studies, chosen_metrics, studies_at, twin_of
+from diffusae.metrics.schedule import Studies, chosen_metrics, studies_at
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.wandb_mirror import WandbMirror
 from diffusae.stages.annotate import annotate
 from diffusae.stages.report import report
 from diffusae.stopping import raise_if_received
+from diffusae.study.seeds import in_figures, twins_of
 from diffusae.study.settings import RunSettings
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of, trained
@@ -171,8 +172,8 @@ def _finished(studies: Studies) -> bool:
     """Whether a cell has nothing left to do."""
     one = _one(studies)
     return (
-        all(map(trained, (one, *twin_of(one), *_trained_beside(studies))))
-        and ("label" not in _stages(studies) or labelled(one))
+        all(map(trained, (one, *twins_of(one), *_trained_beside(studies))))
+        and ("label" not in _stages(studies) or all(map(labelled, (one, *in_figures(one)))))
         and all(map(evaluated, studies.values()))
     )
 
@@ -188,11 +189,14 @@ def _trained_beside(studies: Studies) -> Iterator[Study]:
 def _carry_out(studies: Studies, embedding: Embedding, *, label: bool) -> None:
     with importing():
         from diffusae.training.train import train_cell  # Lightning, which takes seconds to import
+        from diffusae.training.train_grid import train_seeds
 
     one = _one(studies)
-    for twin in twin_of(one):
-        with mirror_of(twin) as mirror:
-            train_cell(twin, mirror, progress=True)
+    train_seeds([one, *twins_of(one)])
+    if label:
+        for view in in_figures(one):
+            with mirror_of(view) as mirror, at_work("labelling"):
+                label_cell(view, mirror, embedding())
     with mirror_of(one) as mirror:
         train_cell(one, mirror, progress=True)
         if label:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusae.activations.settings import ActivationSettings, CollectSettings
 from diffusae.backbone.settings import ModelSettings
@@ -57,12 +57,13 @@ SETTINGS: tuple[type[Settings], ...] = (
     DictionarySettings,
     EmergenceSettings,
     ThreeStageSettings,
+    StabilitySettings,
 )
 """The settings that every stage has."""
 
 OF_STAGE: Mapping[str, tuple[type[Settings], ...]] = {
     "collect": (CollectSettings,),
-    "run": (RunSettings, StabilitySettings),
+    "run": (RunSettings,),
     "export": (ExportSettings,),
     "import": (ImportSettings,),
     "push": (PushSettings,),
@@ -99,7 +100,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         return not wrong.keys() & set(names)
 
     yield from _training_faults(study, sound)
-    if sound("activations.store_training", "activations.held_out", "activations.source"):
+    if sound(*_STORAGE):
         yield from _storage_faults(cfg)
         yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae", "sae.sparsity"):
@@ -174,11 +175,24 @@ def _storage_faults(cfg: DictConfig) -> Iterator[str]:
             f"{unstored} makes training pictures here, beside a collection that is made here, and"
             " activations.source names one elsewhere; set activations.store_training=true"
         )
-    if OmegaConf.select(cfg, "stability.seed") is not None:
+    if _has_twins(cfg):
         yield (
-            f"{unstored} trains on one order of the pictures, and stability.seed trains again on"
-            " another; set stability.seed=null"
+            f"{unstored} trains on one order of the pictures, and stability trains again on others;"
+            " set stability.seed=null stability.seeds=1"
         )
+
+
+_STORAGE = (
+    *("activations.store_training", "activations.held_out", "activations.source"),
+    *("stability.seeds", "stability.seed"),
+)
+"""Settings that the faults of storage are about."""
+
+
+def _has_twins(cfg: DictConfig) -> bool:
+    """Whether there are autoencoders of other seeds."""
+    stability = StabilitySettings.unchecked(cfg)
+    return stability.seed is not None or stability.seeds > 1
 
 
 def _code_faults(cfg: DictConfig) -> Iterator[str]:
@@ -193,6 +207,11 @@ def _code_faults(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"{coded} makes these pictures here when the autoencoders are trained, and"
             f" activations.source names a collection elsewhere; {otherwise}"
+        )
+    if _has_twins(cfg):
+        yield (
+            f"{coded} holds codes of the autoencoders of the grid, and stability trains others; set"
+            " stability.seed=null stability.seeds=1"
         )
     trains_cells = "side_by_side" in cfg and not RunSettings.unchecked(cfg).side_by_side
     if trains_cells and activations.store_training:

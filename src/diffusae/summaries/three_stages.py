@@ -11,11 +11,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
-from diffusae.evaluation.result import NO_DATA, Estimate, Result, load_results, save_results
+from diffusae.evaluation.result import (
+    NO_DATA,
+    Estimate,
+    Resampling,
+    Result,
+    load_results,
+    save_results,
+)
 from diffusae.evaluation.settings import ThreeStageSettings
 from diffusae.evaluation.three_stages import (
     Answer,
@@ -159,7 +166,12 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             log.warning("%s: %s has no place in the three-stage table", evaluated.name, row.metric)
             continue
         differences = _differences(
-            row, cases, _COLUMN.get(column, column), settings.n_resamples, seed
+            row,
+            cases,
+            _COLUMN.get(column, column),
+            of_shares=measure in _SHARES,
+            n_resamples=settings.n_resamples,
+            seed=seed,
         )
         margin = settings.margin if measure in _SHARES else None
         spatial = (edit, measure) == ("spatial", "success")
@@ -206,7 +218,12 @@ def shares_of(region: str) -> float:
 
 
 def _differences(
-    row: Result, cases: pd.DataFrame | None, column: str, n_resamples: int, seed: int
+    row: Result,
+    cases: pd.DataFrame | None,
+    column: str,
+    *,
+    of_shares: bool,
+    **resampling: Unpack[Resampling],
 ) -> dict[str, Estimate]:
     """Concepts minus every control, of the same cases where these are kept."""
     differences = {}
@@ -215,7 +232,7 @@ def _differences(
         other, _ = _values(row, cases, column, name)
         if own and other:
             differences[name] = paired_difference(
-                own, other, pictures=pictures, n_resamples=n_resamples, seed=seed
+                own, other, pictures=pictures, of_shares=of_shares, **resampling
             )
         elif name == "no_edit" and "factor" in row.details and baseline.value is not None:
             # A picture compared with itself has 0 or 1 by definition.
@@ -246,7 +263,7 @@ def _values(
 def table_of(results: list[Result]) -> pd.DataFrame:
     """One row a window, edit, cell and method: every measure, and the difference to every control.
 
-    Measures have an interval and n; unknown values are NaN (counts: 0).
+    Measures have an interval, n and clusters; unknown values are NaN (counts: 0).
     """
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results:
@@ -283,4 +300,5 @@ def _columns(name: str, estimate: Estimate) -> dict[str, Any]:
     nan = float("nan")
     low, high = estimate.ci95 or (nan, nan)
     value = nan if estimate.value is None else estimate.value
-    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": estimate.n}
+    counts = {f"{name}_n": estimate.n, f"{name}_clusters": estimate.clusters or estimate.n}
+    return {name: value, f"{name}_low": low, f"{name}_high": high, **counts}

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -28,6 +26,7 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import require_sound
 from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
+from diffusae.activations.together import StreamsDataModule
 from diffusae.errors import UserError
 from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.jobs.ranks import Ranks
@@ -66,11 +65,7 @@ class ChunkBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
     def __iter__(self) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
         assert self.chunk is not None, "no chunk is at hand"
         while self._given < min(self.steps, self.first + len(self.chunk)):
-            batches = {}
-            for name, of_stream in self.chunk.batches.items():
-                batch = of_stream[self._given - self.first]
-                batches[name] = torch.empty(len(batch), batch.tables[0].shape[1])
-                batch.copy_to(batches[name])
+            batches = self.chunk.batch(self._given - self.first)
             self._given += 1
             yield batches
 
@@ -105,7 +100,7 @@ class OnlineStream:
         )
 
 
-class OnlineData(pl.LightningDataModule):
+class OnlineData(StreamsDataModule):
     """Chunks for training, and stored pictures for validation."""
 
     def __init__(self, streams: Mapping[str, OnlineStream], *, steps: int, verify: bool) -> None:
@@ -119,6 +114,11 @@ class OnlineData(pl.LightningDataModule):
             self.verify = False  # every chunk begins anew
             one = next(iter(self.streams.values()))
             require_sound(one.root, one.manifest, streams=self.streams)
+
+    def first_batches(self) -> dict[str, Float[Tensor, "batch d_in"]]:
+        """Those of the first chunk, which is at hand."""
+        assert self.batches.chunk is not None and self.batches.first == 0
+        return self.batches.chunk.batch(0)
 
     def train_dataloader(self) -> ChunkBatches:
         return self.batches

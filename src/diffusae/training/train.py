@@ -63,9 +63,8 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         )
         resumed = checkpoints.resume() if leader else checkpoints.newest()
         if resumed is None:
-            # Fitted to validation vectors: a training batch taken here would be missing from the
-            # first epoch.
-            module.initialise(next(iter(data.val_dataloader())))
+            # Not of validation vectors, whose figures it would touch; the batch is trained on too.
+            module.initialise(data.first_batch())
         elif resumed.of_shards != settings.shard_latents:
             raise UserError(
                 f"this training began with trainer.shard_latents={str(resumed.of_shards).lower()};"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from diffusae.activations.datamodule import ActivationDataModule, SequentialBatches
+from diffusae.activations.datamodule import ActivationDataModule
 from diffusae.activations.schema import Stream
-from diffusae.activations.together import TogetherDataModule
+from diffusae.activations.together import StreamsDataModule, TogetherDataModule
 from diffusae.errors import UserError
 from diffusae.files import atomic_write_json
+from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.parsing import read_json
 from diffusae.runs.checkpoint import Checkpoint, Checkpoints
 from diffusae.runs.lightning_logger import MemberLogger
@@ -101,8 +103,6 @@ class StreamData(Protocol):
     @property
     def batches_of_epoch(self) -> int: ...
 
-    def val_dataloader(self) -> SequentialBatches: ...
-
 
 class Together:
     """Trainings side by side, from their records to their files.
@@ -113,7 +113,7 @@ class Together:
     Args:
         studies: name -> training. All take equally many steps.
         directory: for their common checkpoints.
-        streams: stream -> its validation batches, and more.
+        streams: what each stream is like.
         data: gives the batches of training, {stream: vectors}.
         stream_of: the name of a study's stream.
     """
@@ -123,7 +123,7 @@ class Together:
         studies: Mapping[str, Study],
         directory: Path,
         streams: Mapping[str, StreamData],
-        data: pl.LightningDataModule,
+        data: StreamsDataModule,
         *,
         stream_of: Callable[[Study], str] = lambda study: study.cell.key,
     ) -> None:
@@ -159,11 +159,7 @@ class Together:
                 records.enter_context(recorded(study))
             self.data.prepare_data()
             self._from = self.checkpoints.resume()
-            if self._from is None:
-                for member in self.members.values():
-                    stream = self.streams[member.stream]
-                    member.module.initialise(next(iter(stream.val_dataloader())))
-            else:
+            if self._from is not None:
                 log.info("%d trainings go on from step %d", len(self.members), self.step)
             self._records = records.pop_all()
         return self
@@ -172,11 +168,19 @@ class Together:
         self._records.__exit__(*error)
 
     def fit(self, until: int | None = None, *, progress: bool = True) -> None:
-        """Train to the end, or pause after the step `until` with a checkpoint."""
+        """Train to the end, or pause after the step `until` with a checkpoint.
+
+        Autoencoders are initialised with the first training batch of their stream, which they are
+        trained on as well.
+        """
         batches = {
             name: self.streams[member.stream].batches_of_epoch
             for name, member in self.members.items()
         }
+        if self._from is None:
+            first = self.data.first_batches()
+            for member in self.members.values():
+                member.module.initialise(first[member.stream])
         self.module.train()  # a pause right after a validation leaves it in evaluation mode
         stop, pause = StopTogether(self.checkpoints.save), Pause(until, self.checkpoints.save)
         trainer = trainer_of(
@@ -213,15 +217,39 @@ class Together:
                 mirror.summary(measured[name])
 
 
+@tells_memory("training seeds side by side", "activations.batch_size", "activations.buffer_vectors")
+def train_seeds(studies: Sequence[Study]) -> None:
+    """Train autoencoders of one cell that differ in their seed side by side; a single one is left
+    to `train_cell`.
+    """
+    if len(studies) == 1:
+        return
+    named = {study.cell_name: study for study in studies}
+    first = studies[0]
+    directory = first.sae.parent / f".seeds-{first.cell_name}"
+    waiting = trainings_together(directory, named)
+    if waiting:
+        train_together({name: named[name] for name in waiting}, directory)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def stream_of_seed(study: Study, first: Study) -> str:
+    """The name of the study's stream, whose order depends on the seed, beside those of `first`."""
+    key = study.cell.key
+    return key if study.seed == first.seed else f"{key}-seed{study.seed}"
+
+
 def train_together(studies: Mapping[str, Study], directory: Path) -> None:
     """Train these studies side by side on what is stored, and write the files of each."""
     streams: dict[str, ActivationDataModule] = {}
+    first = next(iter(studies.values()))
+    stream_of = partial(stream_of_seed, first=first)
     for study in studies.values():
-        if study.cell.key not in streams:
-            streams[study.cell.key] = data_of(study)
+        if (name := stream_of(study)) not in streams:
+            streams[name] = data_of(study)
     tell_kernels(studies.values())
-    steps = TrainerSettings.of(next(iter(studies.values())).cfg).steps
+    steps = TrainerSettings.of(first.cfg).steps
     data = TogetherDataModule(streams, steps=steps)
-    with Together(studies, directory, streams, data) as together:
+    with Together(studies, directory, streams, data, stream_of=stream_of) as together:
         together.fit()
         together.save()

@@ -49,7 +49,9 @@ class ErasureBenchmark:
         self.own = next(iter(self.saes))
         ablates = kinds.ABLATION in settings.defences
         self.updates = UpdateAblation(study, settings.updates, pictures) if ablates else None
-        self.trials = Trials(pictures, own=self.own, seed=study.seed)
+        self.trials = Trials(
+            pictures, own=self.own, seed=study.seed, n_resamples=settings.n_resamples
+        )
         self.searches: list[SearchedTokens] = []
 
     def of(self, target: str) -> list[Result]:
@@ -57,8 +59,7 @@ class ErasureBenchmark:
         prompts = target_prompts(
             target, self.study.prompts, self.settings, self.pictures, seed=self.study.seed
         )
-        own = self._text_edits(target, self.own)
-        grid = {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
+        grid = self.grid(target)
         undefended = self.trials.both(target, grid[kinds.NONE][0], prompts, "tune")
         for name, defences in grid.items():
             for defence in defences:
@@ -71,7 +72,7 @@ class ErasureBenchmark:
         self.trials.keep(target, chosen.values(), prompts, examples=self.settings.examples)
         self.pictures.forget()
         return erasure_results(
-            self.trials.points(n_resamples=self.settings.n_resamples),
+            self.trials.points(),
             target=target,
             own=kinds.TEXT_EDIT,
             chosen={name: self.trials.point(defence) for name, defence in chosen.items()},
@@ -80,12 +81,17 @@ class ErasureBenchmark:
             | {"tag": self.study.cfg.sae.tag, "steps": self.pictures.steps},
         )
 
+    def grid(self, target: str) -> dict[str, list[Defence]]:
+        """The kinds of defence, none first, with all of their strengths."""
+        own = self._text_edits(target, self.own)
+        return {kinds.NONE: [kinds.no_defence()], kinds.TEXT_EDIT: own, **self._baselines(target)}
+
     def save(self) -> None:
         """Write the tables and the example pictures."""
         directory = self.study.evaluation(self.study.cfg.evaluation.name)
         tables = {
             TRIALS: self.trials.table,
-            POINTS: pd.DataFrame(self.trials.points(n_resamples=self.settings.n_resamples)),
+            POINTS: pd.DataFrame(self.trials.points()),
             SEARCHES: pd.DataFrame(self.searches),
         }
         for name, table in tables.items():
@@ -107,6 +113,12 @@ class ErasureBenchmark:
         make = {
             kinds.NEGATIVE_PROMPT: lambda: [kinds.negative_prompt(target)],
             kinds.SAFE_GUIDANCE: lambda: kinds.safe(target, strengths.safe_guidance, **asked),
+            kinds.SAFREE: lambda: kinds.filtered(
+                concept_words(target, self.targets[target]), strengths.safree
+            ),
+            kinds.TRASCE: lambda: kinds.steered_trajectory(
+                target, strengths.trasce, sigma=self.settings.trasce_sigma, **asked
+            ),
             kinds.WORD_REMOVAL: lambda: [
                 kinds.word_removal(lambda text: without_words(text, [target]))
             ],
@@ -198,3 +210,11 @@ class ErasureBenchmark:
                     (OTHERS, prompts.others["test"]),
                 ):
                     self.trials.see(target, defence, asks[few], "test", kind, variant=name)
+
+
+def concept_words(target: str, prompts: Sequence[str]) -> list[str]:
+    """What a target is called: the parts of its concept prompts between commas ("naked, nude"), or
+    its name where they have none.
+    """
+    parts = [part.strip() for prompt in prompts if "," in prompt for part in prompt.split(",")]
+    return list(dict.fromkeys(part for part in parts if part)) or [target]

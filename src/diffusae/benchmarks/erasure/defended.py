@@ -113,7 +113,7 @@ class DefendedPictures:
         """Refuse targets that nothing here can tell."""
         if self.check is None:
             for target in targets:
-                shows(target, detected=(), recognised={}, **self._known)
+                shows(target, detected=(), recognised={}, colours={}, **self._known)
 
     def see(self, asks: Sequence[Ask], defence: Defence, target: str, *, what: str) -> list[Seen]:
         """One answer for each, in their order."""
@@ -132,7 +132,11 @@ class DefendedPictures:
                     Seen(
                         found=(
                             shows(
-                                target, detected=note.masks, recognised=note.factors, **self._known
+                                target,
+                                detected=note.masks,
+                                recognised=note.factors,
+                                colours=note.colours,
+                                **self._known,
                             )
                             if checked is None
                             else checked[place]

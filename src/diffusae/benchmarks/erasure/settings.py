@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from diffusae.errors import UserError, unknown
 from diffusae.evaluation.metric_settings import Count, EditedSettings
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.safe_guidance import preset
 from diffusae.prompts.attacks import KINDS
-from diffusae.settings import Settings
+from diffusae.settings import Settings, Within
 
-BASELINES = (kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.WORD_REMOVAL, kinds.ABLATION)
+BASELINES = (
+    kinds.NEGATIVE_PROMPT, kinds.SAFE_GUIDANCE, kinds.SAFREE, kinds.TRASCE, kinds.WORD_REMOVAL,
+    kinds.ABLATION,
+)  # fmt: skip
 TRANSFER, DEFENDED = "tokens_transfer", "tokens_defended"
 SEARCHED = (TRANSFER, DEFENDED)
 """Tokens found against the undefended model, and against the defended one itself."""
@@ -40,6 +43,10 @@ class Strengths:
     """The concept's codes times minus this; 0 takes them out."""
     safe_guidance: tuple[str, ...]
     """The paper's presets."""
+    safree: tuple[float, ...]
+    """gamma: of 50 steps, the most that see the safe states."""
+    trasce: tuple[float, ...]
+    """The scale of the gradient; 0: negative prompting alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,8 @@ class ErasureSettings(EditedSettings):
     defences: tuple[str, ...]
     """The baselines."""
     strengths: Strengths
+    trasce_sigma: Annotated[float, Within(1e-6, 1e6)]
+    """The distance of two predictions at which TraSCE's pull has fallen to 1/e."""
     conditionings: tuple[Literal["cond", "uncond"], ...]
     """Encodings that the text edit acts on."""
     attacks: tuple[str, ...]
@@ -126,7 +135,7 @@ class ErasureSettings(EditedSettings):
         for defence in self.defences:
             if defence not in BASELINES:
                 yield str(unknown("defence in evaluation.defences:", defence, BASELINES))
-        for name in (kinds.TEXT_EDIT, kinds.ABLATION):
+        for name in (kinds.TEXT_EDIT, kinds.ABLATION, kinds.SAFREE, kinds.TRASCE):
             values = getattr(self.strengths, name)
             if not values or min(values) < 0:
                 yield (

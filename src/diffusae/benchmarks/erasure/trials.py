@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures, Seen
 from diffusae.benchmarks.erasure.target_prompts import TargetPrompts
 from diffusae.evaluation.erasure import COLUMNS, OTHERS, PLAIN, ErasurePoint, Point, Table, points
 from diffusae.evaluation.kernel_distance import kernel_distance
-from diffusae.evaluation.result import Estimate
+from diffusae.evaluation.result import Estimate, Resampling
 from diffusae.interventions import defences as kinds
 from diffusae.interventions.defences import Defence
 from diffusae.report.before_after import Kept
@@ -26,8 +26,10 @@ class Trials:
             other autoencoders.
     """
 
-    def __init__(self, pictures: DefendedPictures, *, own: str, seed: int) -> None:
-        self.pictures, self.own, self.seed = pictures, own, seed
+    def __init__(
+        self, pictures: DefendedPictures, *, own: str, **resampling: Unpack[Resampling]
+    ) -> None:
+        self.pictures, self.own, self.resampling = pictures, own, resampling
         self.rows: list[dict[str, Any]] = []
         self.distances: dict[tuple[str, str, str, float], Estimate] = {}
         self.kept: list[Kept] = []
@@ -37,9 +39,9 @@ class Trials:
         """A row a picture."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
 
-    def points(self, *, n_resamples: int) -> list[ErasurePoint]:
+    def points(self) -> list[ErasurePoint]:
         """The figures of all trials."""
-        return points(self.table, self.distances, n_resamples=n_resamples, seed=self.seed)
+        return points(self.table, self.distances)
 
     def both(self, target: str, defence: Defence, prompts: TargetPrompts, split: str) -> list[Seen]:
         """Plain prompts and others; what is seen in the plain ones comes back."""
@@ -52,7 +54,7 @@ class Trials:
             if defence.name == kinds.NONE:
                 self._unharmed = stacked
             else:
-                self.distances[place] = kernel_distance(self._unharmed, stacked, seed=self.seed)
+                self.distances[place] = kernel_distance(self._unharmed, stacked, **self.resampling)
         return plain
 
     def see(
