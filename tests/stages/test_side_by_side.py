@@ -17,7 +17,7 @@ from diffusae.summaries.three_stages import summarise_three_stages
 from report.test_decisions import rows as decided
 from stages.evaluated_interventions import place_global, place_spatial
 
-ALWAYS, NEVER = [1] * 12, [0] * 12
+ALWAYS, NEVER = [1] * 80, [0] * 80
 WORKS = {"no_edit": NEVER, "concepts": ALWAYS, "random_latent": NEVER}
 FAILS = {"no_edit": ALWAYS, "concepts": NEVER, "random_latent": ALWAYS}
 
