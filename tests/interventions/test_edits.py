@@ -45,6 +45,32 @@ def test_a_move_adds_inside_and_subtracts_outside_by_the_length_of_the_code(axes
     torch.testing.assert_close(change[0], expected)
 
 
+def test_the_papers_move_adds_by_the_length_inside_and_subtracts_the_sum_once_outside(axes):
+    """f_0 + f_2 as it is, with beta = 2, at the top right: |Z| there is 2."""
+    total = concept_direction(axes, [0, 2], unit_length=False)
+    assert total.tolist() == [1.0, 0.0, 1.0]
+    move = SpatialMove(axes, total, Region("top_right"), strength=2.0, outside="subtract_once")
+    expected = torch.tensor([[-1.0, 0, -1], [4, 0, 4], [-1, 0, -1], [-1, 0, -1]])
+    torch.testing.assert_close(move(UPDATES, GRID)[0], expected)
+
+
+def test_a_position_on_the_border_gets_its_share_of_both_in_every_form(axes):
+    """The middle column of three lies in "left" by half; |Z| is 3, 2 and 5."""
+    row = torch.tensor([[[3.0, 0, 0], [0, 2.0, 0], [0, 3.0, 4.0]]])
+    expected = {
+        "subtract_once": [6.0, 0.5 * 4 - 0.5, -1.0],
+        "subtract": [6.0, 0.0, -10.0],
+        "keep": [6.0, 2.0, 0.0],
+    }
+    left = Region("left")
+    share = float(left.shares((1, 3))[1])
+    assert share == pytest.approx(0.5, abs=0.02)
+    left._shares[1, 3] = torch.tensor([1.0, 0.5, 0.0])
+    for outside, sizes in expected.items():
+        move: Any = SpatialMove(axes, THIRD, left, strength=2.0, outside=outside)  # type: ignore[arg-type]
+        assert move(row, (1, 3))[0, :, 2].tolist() == pytest.approx(sizes)
+
+
 def test_keeping_the_outside_leaves_it_alone(axes):
     first = torch.tensor([1.0, 0.0, 0.0])
     change = SpatialMove(axes, first, Region("top"), strength=1.0, outside="keep")(UPDATES, GRID)
@@ -69,7 +95,7 @@ def test_every_picture_gets_its_own_change_and_none_is_left_alone(axes):
         PerPicture([push, None, move])(three[:2], GRID)
 
 
-def of_seven_pictures() -> tuple[SparseAutoencoder, list[Any], torch.Tensor]:
+def of_nine_pictures() -> tuple[SparseAutoencoder, list[Any], torch.Tensor]:
     """Changes of several kinds, no two alike, and updates of 4 x 6 positions."""
     sae = SparseAutoencoder(48, 96, TopK(7), seed=3)
     generator = torch.Generator().manual_seed(7)
@@ -79,16 +105,18 @@ def of_seven_pictures() -> tuple[SparseAutoencoder, list[Any], torch.Tensor]:
         GlobalPush(sae, f[1], strength=0.3),
         None,
         SpatialMove(sae, f[2], Region("bottom_right"), strength=0.7, outside="keep"),
+        SpatialMove(sae, 3 * f[1], Region("left"), strength=0.9, outside="subtract_once"),
         GlobalPush(sae, f[3], strength=1.1),
         GlobalPush(sae, f[4], strength=2.0, relative=False),
+        GlobalPush(sae, f[4], strength=9.0, relative=False, over="sum"),
         SetLatents(sae, [4, 90], factor=0.0),
     ]
-    lengths = torch.arange(1.0, 8.0)[:, None, None]
-    return sae, changes, lengths * torch.randn(7, 24, 48, generator=generator)
+    lengths = torch.arange(1.0, 10.0)[:, None, None]
+    return sae, changes, lengths * torch.randn(9, 24, 48, generator=generator)
 
 
 def test_changes_that_are_carried_out_together_equal_those_of_single_pictures_to_the_bit():
-    _, changes, updates = of_seven_pictures()
+    _, changes, updates = of_nine_pictures()
     together = PerPicture(changes)(updates, (4, 6))
     for row, change in enumerate(changes):
         alone = updates[row : row + 1]
@@ -99,7 +127,7 @@ def test_changes_that_are_carried_out_together_equal_those_of_single_pictures_to
 def test_on_a_device_pictures_of_one_kind_are_measured_together_and_only_the_first_step_copies(
     monkeypatch,
 ):
-    sae, changes, updates = of_seven_pictures()
+    sae, changes, updates = of_nine_pictures()
     expected = PerPicture(changes)(updates, (4, 6))
     measured, own = [], edits.code_norms
     monkeypatch.setattr(
@@ -116,7 +144,7 @@ def test_on_a_device_pictures_of_one_kind_are_measured_together_and_only_the_fir
         edit = Edit("block", PerPicture(changes))
         there: Any = Elsewhere(updates)
         found: Any = edit(there, (4, 6))
-        assert measured == [2, 2, 1]
+        assert measured == [3, 2, 1, 1]
         assert crossed[TO_DEVICE] > 0
         crossed.clear()
         again: Any = edit(there, (4, 6))
@@ -128,9 +156,9 @@ def test_on_a_device_pictures_of_one_kind_are_measured_together_and_only_the_fir
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_edits_are_those_of_the_cpu_to_rounding_and_later_steps_wait_for_nothing():
-    sae, changes, updates = of_seven_pictures()
+    sae, changes, updates = of_nine_pictures()
     expected = PerPicture(changes)(updates, (4, 6))
-    _, fresh, _ = of_seven_pictures()
+    _, fresh, _ = of_nine_pictures()
     for change in fresh:
         if change is not None:
             change.sae = sae.cuda()
@@ -152,6 +180,19 @@ def test_a_push_adds_the_same_whatever_the_grid(axes):
     assert change.mean(dim=1)[0, 2] == pytest.approx(2.0)
     relative = GlobalPush(axes, direction, strength=2.0)(UPDATES, GRID)
     torch.testing.assert_close(relative, change * UPDATES.norm(dim=-1).mean())
+
+
+def test_the_papers_push_shares_its_strength_out_by_the_lengths_of_the_codes(axes):
+    """beta = 6 over |Z| = 5, 2, 0, 26 ** .5, in data units and with the sum as it is."""
+    total = concept_direction(axes, [1, 2], unit_length=False)
+    change = GlobalPush(axes, total, strength=6.0, relative=False, over="sum")(UPDATES, GRID)
+    lengths = torch.tensor([5.0, 2.0, 0.0, 26**0.5])
+    expected = 6 * lengths / lengths.sum()
+    torch.testing.assert_close(change[0], torch.stack([0 * expected, expected, expected], dim=1))
+    # The paper's beta is P u times ours, for P = 4 positions and updates of the mean length u.
+    u = float(UPDATES.norm(dim=-1).mean())
+    ours = GlobalPush(axes, total, strength=6 / (4 * u))(UPDATES, GRID)
+    torch.testing.assert_close(change, ours)
 
 
 def test_latents_are_ablated_amplified_and_clamped(axes):
@@ -196,7 +237,9 @@ def test_impossible_edits_are_refused(axes):
         SetLatents(axes, [3], factor=0.0)
     with pytest.raises(UserError, match=r"strength=0.* above 0"):
         SpatialMove(axes, THIRD, Region("top"), strength=0.0)
+    with pytest.raises(UserError, match="known: mean, sum"):
+        GlobalPush(axes, THIRD, strength=1.0, over="all")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="factor or clamp"):
         SetLatents(axes, [0])
-    with pytest.raises(UserError, match="known: keep, subtract"):
+    with pytest.raises(UserError, match="known: keep, subtract, subtract_once"):
         SpatialMove(axes, THIRD, Region("top"), strength=1.0, outside="remove")  # type: ignore[arg-type]

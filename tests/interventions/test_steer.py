@@ -7,7 +7,13 @@ import torch
 
 from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
-from diffusae.interventions.edits import Edit, SetLatents, SpatialMove, concept_direction
+from diffusae.interventions.edits import (
+    Edit,
+    PerPicture,
+    SetLatents,
+    SpatialMove,
+    concept_direction,
+)
 from diffusae.interventions.regions import Region
 from diffusae.interventions.steer import Steering, steer
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -98,6 +104,15 @@ def test_an_edit_outside_its_window_leaves_the_picture_exactly_and_warns(pipe, c
         after = run(pipe)
     assert torch.equal(before, after)
     assert "never acted" in caplog.text
+
+
+def test_a_picture_without_a_change_is_the_same_to_the_bit_beside_an_edited_one(pipe):
+    change = move("mid").change
+    before = run(pipe)
+    with steer(pipe, [Edit(HOOKPOINTS["mid"], PerPicture([None, change]))]):
+        after = run(pipe)
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1], atol=1e-3)
 
 
 def test_an_edit_that_changes_nothing_warns(pipe, caplog):

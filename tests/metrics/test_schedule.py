@@ -1,11 +1,13 @@
 """Which metrics `run` computes at which cells: by name, without an entry for each metric."""
 
+import hydra
 import pytest
 
 from composing import compose
+from diffusae.cli import config_directory
 from diffusae.cli.arguments import CommandLine
 from diffusae.errors import UserError
-from diffusae.metrics.schedule import chosen_metrics
+from diffusae.metrics.schedule import chosen_metrics, made_anew
 from diffusae.study.seeds import compared, in_figures, is_twin, saes_at, twins_of
 from diffusae.study.study import Study
 
@@ -54,6 +56,20 @@ def test_unknown_metrics_and_cells_are_told_together():
         assert part in str(raised.value)
     with pytest.raises(UserError, match="metrics is empty; name at least one of composition"):
         chosen_metrics(composed("metrics=[]"))
+
+
+def test_what_interventions_make_is_counted_in_pictures_and_whole_generations():
+    overrides = [
+        "++metrics_at.spatial=[down-t1.00-cond,down-t0.00-cond,up-t1.00-cond]",
+        "++metrics_at.faithfulness=[down-t1.00-cond]",
+        "++metric_settings.spatial={test_prompts: 50, steps: 25}",
+    ]
+    study = composed(*overrides)
+    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+        (made,) = made_anew(study)
+    one = 53 + 3 * 4 * (4 * 2 + 2 * 3) + 50 * (5 * 4 + 10)
+    assert (made.metric, made.cells, made.pictures) == ("spatial", 2, 2 * one)
+    assert made.generations == pytest.approx(one * (1.0 + 0.2) * 25 / 50)  # up is not in the grid
 
 
 def test_a_compared_cell_has_a_twin_of_another_seed_and_tag():

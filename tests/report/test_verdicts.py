@@ -1,5 +1,6 @@
 """The rule of verdicts, on figures worked out by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,42 @@ def test_emergence_holds_where_the_rise_lies_above_zero() -> None:
         curve = emerged("mid", "cond", values, figure(0.5, None, 7), rise=rise)
         (verdict,) = of_emergence(FinishedStudy("s", "m", emergence=[curve]))
         assert verdict.holds is holds
+
+
+def test_the_finding_shows_the_difference_to_the_strongest_control() -> None:
+    """Where a claim's controls are known by their differences alone, as in the paper's claims."""
+    difference = Estimate(0.12, (0.05, 0.2), 20)
+    case = Case("down", Estimate(0.8, (0.7, 0.9), 20), "success", "neuron", None, 0.05, difference)
+    text = finding_of([judged("layout can be moved", "interventions", [case])]).text
+    assert text == (
+        "layout can be moved: holds. down: success 0.80 [0.70, 0.90], n = 20; minus neuron, on the"
+        " same cases 0.12 [0.05, 0.20]."
+    )
+
+
+def test_an_intervention_stands_beside_its_strongest_rival_at_the_windows_own_t() -> None:
+    """`dictionary_concepts` are the same latents in another form. t = .8 is not the own t."""
+    differences = {
+        "no_edit": figure(0.5, (0.4, 0.6), 20),
+        "chosen_latents": figure(-0.1, (-0.2, 0.0), 20),
+        "dictionary_concepts": figure(-0.3, (-0.4, -0.2), 20),
+    }
+    controls = {name: figure(0.4, (0.3, 0.5), 24) for name in differences}
+    rows = [
+        staged("spatial", figure(0.75, (0.5, 1.0), 20), controls=controls,
+               differences=differences, t=t)
+        for t in (1.0, 0.8)
+    ]  # fmt: skip
+    rows[0] = replace(rows[0], details={**rows[0].details, "own_t": True})
+    (spatial,) = [
+        v
+        for v in of_interventions(FinishedStudy("s", "m", three_stages=rows))
+        if v.claim.startswith("Concepts m")
+    ]
+    (case,) = spatial.cases
+    assert (case.place, case.baseline, case.lead) == (
+        "early, down · t = 1.00 · cond", "chosen latents", -0.2
+    )  # fmt: skip
 
 
 def test_the_finding_is_the_first_claim_that_holds_at_its_best_cell() -> None:

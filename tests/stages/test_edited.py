@@ -94,6 +94,17 @@ def test_an_unedited_picture_and_an_edited_one_share_no_batch(study):
     assert np.abs(edited.astype(int) - plain.astype(int)).max() > 1
 
 
+def test_an_edit_from_the_first_step_on_shares_a_batch_with_the_picture_without_it(study):
+    early = Place("down", (1.0, 0.6))
+    trials = [Trial(PROMPTS[0]), Trial(PROMPTS[0], (Push(),)), Trial(PROMPTS[1])]
+    alone = [denoiser_runs(pictures_of(study, early), [trial])[1] for trial in trials]
+    runs, made = denoiser_runs(pictures_of(study, early), trials)
+    assert runs == 6  # of one batch
+    assert np.abs(made.astype(int) - np.concatenate(alone).astype(int)).max() <= 1
+    plain, edited, _ = made
+    assert np.abs(edited.astype(int) - plain.astype(int)).max() > 1
+
+
 def test_every_place_has_its_own_change_and_window(study):
     early, late = Push(), Push()
     pictures = pictures_of(study, Place("down", (1.0, 0.7)), Place("up_outer", (0.1, 0.0)))

@@ -87,6 +87,33 @@ def test_a_case_that_the_concepts_lack_is_left_out_of_the_difference(tmp_path):
     assert differences["n"] == 6
 
 
+def test_random_draws_that_met_a_case_count_as_their_mean(tmp_path):
+    study = study_in(tmp_path)
+    directory = place_spatial(study, SPATIAL)
+    cases = pd.read_parquet(directory / "objects.parquet").assign(draw=0)
+    drawn = cases[(cases["method"] == "random_latent") & (cases["split"] == "test")]
+    again = drawn.assign(draw=1, success=True)  # 2 of 8 without it
+    pd.concat([cases, again]).to_parquet(directory / "objects.parquet", index=False)
+    record_again(directory)
+    summarise_three_stages(study)
+    differences = find(study, "spatial_success").details["differences"]
+    assert differences["random_latent"]["value"] == pytest.approx(7 / 8 - (2 / 8 + 1) / 2)
+    assert differences["random_latent"]["n"] == 8
+
+
+def test_a_claim_is_asked_at_the_sae_of_the_windows_own_t_where_there_is_one(tmp_path):
+    study = study_in(tmp_path)
+    nothing = dict.fromkeys(SPATIAL, SPATIAL["no_edit"])
+    place_spatial(study, {**SPATIAL, "concepts": [1] * 8, "random_latent": [0] * 8}, t=0.8)
+    place_spatial(study, nothing, t=1.0)
+    summarise_three_stages(study)
+    (early,) = [a for a in claims_in(study) if (a.window, a.edit) == ("early", "spatial")]
+    assert [cell.cell.t for cell in early.cells] == [1.0]
+    assert early.holds is False
+    own = {row.cell["t"]: row.details["own_t"] for row in rows(study)}
+    assert own == {0.8: False, 1.0: True}
+
+
 def test_chance_is_the_share_of_a_region_and_of_spatial_success_alone(tmp_path):
     study = study_in(tmp_path)
     place_spatial(study, SPATIAL)

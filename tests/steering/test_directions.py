@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from composing import compose
+from diffusae.activations.codes import PictureCodes
 from diffusae.steering import global_directions, spatial_directions
 
 D = 6
@@ -35,6 +37,10 @@ class Coded:
 
     def __init__(self, image_id: str, codes: torch.Tensor) -> None:
         self.image_id, self._codes = image_id, codes
+        best = codes.max(dim=1, keepdim=True)
+        self.codes = PictureCodes.of(
+            best.values.numpy(), best.indices.numpy(), d_sae=D, dtype=np.dtype(np.float32)
+        )
 
     def tensors(self, _d_sae: int, _device: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return self._codes.clone(), self._codes.clone()
@@ -80,20 +86,18 @@ def test_an_object_is_set_against_empty_ground_in_the_pictures_of_the_dictionary
     )
     study: Any = SimpleNamespace(annotations=None, concepts=None, seed=0)
     sae: Any = Sae()
-    made = spatial_directions.directions_of(study, sae, ["fish", "cat"], n_latents=1)
-    assert made["concepts"]["fish"].tolist() == unit(1).tolist()
+    made = spatial_directions.directions_of(study, sae, ["fish", "cat"], n_latents=1, draws=3)
+    of_fish = {method: [one.tolist() for one in of["fish"]] for method, of in made.items()}
+    assert of_fish["chosen_latents"] == [unit(1).tolist()]
     means = 2 * unit(1) - unit(0)
-    assert made["difference_of_means"]["fish"].tolist() == pytest.approx(
-        (means / means.norm()).tolist()
-    )
-    assert made["neuron"]["fish"].tolist() == unit(1).tolist()
-    both = unit(1) + unit(5)
-    assert made["dictionary_concepts"]["fish"].tolist() == pytest.approx(
-        (both / both.norm()).tolist()
-    )
-    # The only latent that fires and that no entry holds.
-    assert made["random_latent"]["cat"].tolist() == unit(4).tolist()
-    assert "cat" not in made["concepts"]
+    assert of_fish["difference_of_means"][0] == pytest.approx((means / means.norm()).tolist())
+    assert of_fish["neuron"] == [unit(1).tolist()]
+    # The sum of the concept vectors as it is.
+    both = [(unit(1) + unit(5)).tolist()]
+    assert of_fish["concepts"] == of_fish["dictionary_concepts"] == both
+    # The only latent that fires and that no entry holds, in every draw.
+    assert of_fish["random_latent"] == [unit(4).tolist()] * 3
+    assert [method for method, of in made.items() if "cat" in of] == ["random_latent"]
 
 
 @pytest.mark.parametrize("under_objects", [(), ("tone",)])
@@ -112,16 +116,23 @@ def test_a_value_is_set_against_the_other_values_in_the_pictures_of_the_dictiona
         "Annotations",
         SimpleNamespace(load=lambda _: SimpleNamespace(masks=masks)),
     )
-    study: Any = SimpleNamespace(annotations=None, sae=None, seed=0)
+    study: Any = SimpleNamespace(annotations=None, sae=None, seed=0, cfg=compose("evaluate"))
     names = {"tone": ["night", "fog"]}
     made = global_directions.block_directions(
         study, shown, names, n_latents=1, under_objects=under_objects
     ).directions
-    assert made["concepts", "tone", "night"].tolist() == unit(1).tolist()
-    assert made["concepts", "tone", "fog"].tolist() == unit(0).tolist()
+    assert made["chosen_latents", "tone", "night"][0].tolist() == unit(1).tolist()
+    assert made["chosen_latents", "tone", "fog"][0].tolist() == unit(0).tolist()
+    # By the dictionary's rule. Maps are interpolated: two positions of four are 19 pixels of 32,
+    # enough for the whole picture (.59) and for the 16 pixels of the objects (.84).
+    gained = {key[2]: made[key][0].tolist() for key in made if key[0] == "concepts"}
+    if under_objects:
+        assert gained == {"night": unit(1).tolist()}  # latent 0 covers fog's objects by just .5
+    else:
+        assert gained == {"night": (unit(0) + unit(1)).tolist(), "fog": unit(0).tolist()}
     # Under objects alone: 2 e1 - e0. Over the whole picture half of it, which is as long.
     means = 2 * unit(1) - unit(0)
-    assert made["difference_of_means", "tone", "night"].tolist() == pytest.approx(
+    assert made["difference_of_means", "tone", "night"][0].tolist() == pytest.approx(
         (means / means.norm()).tolist()
     )
 

@@ -18,6 +18,7 @@ from diffusae.metrics.evaluate import metric_of
 from diffusae.steering import protocol
 from diffusae.steering.edited import Trial
 from diffusae.steering.global_directions import BlockDirections
+from diffusae.steering.methods import METHODS
 from diffusae.steering.protocol import best_strength, tune_choose_test
 from diffusae.study.study import Study, build
 
@@ -99,7 +100,7 @@ class Recorder:
             self.edited += [split] if edited else []
             scores = {name: [1.0] + [0.0] * 20 for name in self.annotator.factors}
             kind: Any = SimpleNamespace if split == "tune" else partial(Sealed, self)
-            note = kind(masks={}, factors={}, scores=scores)
+            note = kind(masks={}, factors={}, colours={}, scores=scores)
             made.append((np.full((64, 64, 3), 128, np.uint8), note))
         return made
 
@@ -130,7 +131,7 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
     direction: Any = torch.ones(3)
     sae: Any = SimpleNamespace(to=lambda device: None)
     for maker in (module, directed):
-        monkeypatch.setattr(maker, "EditedPictures", lambda *_, **__: recorder)
+        monkeypatch.setattr(maker, "EditedPictures", lambda *_, **__: recorder, raising=False)
 
     def choose(scores):
         recorder.chosen = True
@@ -139,8 +140,8 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
     monkeypatch.setattr(protocol, "best_strength", choose)
     if metric == "global":
         directions = {
-            (method, "tone", value): direction
-            for method in module.METHODS
+            (method, "tone", value): [direction] * 10
+            for method in METHODS
             for value in annotator.factors["tone"]
         }
         monkeypatch.setattr(module, "factors_shown", lambda *_: {})
@@ -155,7 +156,7 @@ def test_tuning_never_sees_the_test_split(metric, module, overrides, tmp_path, m
             module,
             "directions_of",
             lambda _study, _sae, nouns, **_: {
-                method: dict.fromkeys(nouns, direction) for method in module.METHODS
+                method: dict.fromkeys(nouns, [direction] * 10) for method in METHODS
             },
         )
     metric_of(study).rows(study, metric_of(study).settings.of(study.cfg), pytest.fail)

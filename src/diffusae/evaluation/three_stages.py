@@ -17,20 +17,22 @@ The claims are those of Emergence (arXiv 2504.15473, sections 1 and 6): early, l
 and style cannot; middle, layout is fixed and style can be steered; final, texture only. Every cell
 evaluated in the window of a claim is asked: success must rise above no edit **and** above a random
 latent pushed equally hard. "Can" holds where some cell rises and fails where no cell does; "cannot"
-is the opposite. With many cells "some cell" is easier to reach: the cells are listed.
+is the opposite. With many cells "some cell" is easier to reach: the cells are listed. Where a cell
+has the SAE of the window's own t (1, .5 and 0, as in the paper), only such cells are asked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from diffusae.evaluation.proportion import share_difference
 from diffusae.evaluation.result import Estimate, Interval, Resampling, Result, bootstrap_mean
 from diffusae.parsing import typed
 
+R = TypeVar("R")
 AGAINST = ("no_edit", "random_latent")
 """The controls that a success must rise above to count for a claim."""
 
@@ -49,6 +51,8 @@ class Staged:
             missing.
         standing: control -> the figure beside it, see `standing`.
         strengths: method -> its strength.
+        own_t: whether the SAE is that of the window's own t, as in the paper: 1, .5 and 0.
+        draws: how the random draws spread: n, mean, low, high, max.
     """
 
     window: str
@@ -63,6 +67,8 @@ class Staged:
     standing: dict[str, str]
     strengths: dict[str, float] | None = None
     conditionings: list[str] | None = None
+    own_t: bool = False
+    draws: dict[str, float] | None = None
 
     @classmethod
     def of(cls, row: Result) -> Staged:
@@ -71,8 +77,9 @@ class Staged:
         return typed(cls, {name: row.details[name] for name in names})
 
     def to_json(self) -> dict[str, Any]:
-        """The details as JSON values, without strengths and branches that the row does not have."""
-        lacking = {name for name in ("strengths", "conditionings") if getattr(self, name) is None}
+        """The details as JSON values, without those that the row does not have."""
+        optional = ("strengths", "conditionings", "draws")
+        lacking = {name for name in optional if getattr(self, name) is None}
         return {name: value for name, value in asdict(self).items() if name not in lacking}
 
 
@@ -211,18 +218,22 @@ def rises(differences: Sequence[Estimate], *, margin: float) -> bool | None:
 def answered(results: Sequence[Result], *, margin: float) -> list[Answer]:
     """Every claim with the answer of each cell, from the success rows of the three-stage table."""
     rows = [(row, Staged.of(row)) for row in results]
-    return [
-        Answer.of(
-            claim,
-            [
-                _at_cell(row, staged, margin)
-                for row, staged in rows
-                if (staged.window, staged.edit, staged.measure)
-                == (claim.window, claim.edit, "success")
-            ],
-        )
-        for claim in CLAIMS
-    ]
+    answers = []
+    for claim in CLAIMS:
+        asked = [
+            (row, staged)
+            for row, staged in rows
+            if (staged.window, staged.edit, staged.measure) == (claim.window, claim.edit, "success")
+        ]
+        own = at_own_t(asked, lambda pair: pair[1].own_t)
+        cells = [_at_cell(row, staged, margin) for row, staged in own]
+        answers.append(Answer.of(claim, cells))
+    return answers
+
+
+def at_own_t(rows: Sequence[R], own_t: Callable[[R], bool]) -> list[R]:
+    """The rows with the SAE of their window's own t; all of them where none has it."""
+    return [row for row in rows if own_t(row)] or list(rows)
 
 
 def _at_cell(row: Result, staged: Staged, margin: float) -> CellAnswer:

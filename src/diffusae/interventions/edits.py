@@ -27,7 +27,8 @@ Updates = Float[Tensor, "pictures P d_in"]
 Change = Callable[[Updates, tuple[int, int]], Updates]
 """change(updates, grid) -> what to add to them."""
 
-Outside = Literal["subtract", "keep"]
+Outside = Literal["subtract", "subtract_once", "keep"]
+Over = Literal["mean", "sum"]
 ROUNDING = 1e-9
 
 
@@ -92,17 +93,21 @@ def code_norms(
     return sae.code_norms(updates, gain)
 
 
-def concept_direction(sae: SparseAutoencoder, latents: Sequence[int]) -> Float[Tensor, " d_in"]:
-    """sum_c f_c over these latents at unit length, so that strengths do not depend on their number.
+def concept_direction(
+    sae: SparseAutoencoder, latents: Sequence[int], *, unit_length: bool = True
+) -> Float[Tensor, " d_in"]:
+    """sum_c f_c over these latents, whose concept vectors f_c have unit length.
 
-    The paper does not scale the sum. For m nearly orthogonal concepts, the paper's strength is ours
-    divided by sqrt(m) for the same edit.
+    Args:
+        unit_length: scale the sum to unit length, so that strengths do not depend on the number of
+            latents. False: the sum as it is, as in the paper. For m nearly orthogonal concepts it
+            is sqrt(m) long, and the paper's strength is ours divided by that for the same edit.
 
     Raises:
         UserError: no latents, or latents that the SAE lacks.
     """
-    directions = sae.directions_of(_checked(sae, latents)).detach()
-    return F.normalize(directions.sum(dim=0), dim=0)
+    total = sae.directions_of(_checked(sae, latents)).detach().sum(dim=0)
+    return F.normalize(total, dim=0) if unit_length else total
 
 
 class ByLength(ABC):
@@ -202,16 +207,24 @@ class PerPicture:
 class SpatialMove(ByLength):
     """Adds a direction inside a region and subtracts it outside (Emergence, section 6.1).
 
-    Inside: delta_ij + beta |Z_ij| f. Outside: minus the same ("subtract", as in the paper) or
-    nothing ("keep"). A position that lies partly inside gets its share of both. To remove the
-    concept's own codes outside instead, combine "keep" with `SetLatents`.
+    Inside: delta_ij + beta |Z_ij| f. Outside, one of three:
+
+    - "subtract_once", the paper's equation: delta_ij - f, with f in data units and without beta;
+    - "subtract", ours: delta_ij - beta |Z_ij| f, as much as is added inside;
+    - "keep": delta_ij. To remove the concept's own codes there, combine it with `SetLatents`.
+
+    A position that lies partly inside gets its share of both.
+
+    Example: f = (0, 1), beta = 2, a row of two positions with |Z| = 3 and 5, and the region "left".
+    The first position gets (0, 6). The second gets (0, -1) by "subtract_once", (0, -10) by
+    "subtract" and nothing by "keep".
 
     Args:
         sae: of the block and branch, trained at the window's t; gives |Z_ij|.
         direction: f, [d_in], such as `concept_direction` of the object's latents, or a control.
         region: the place for the object.
         strength: beta, in lengths of the position's code.
-        outside: "subtract" or "keep".
+        outside: "subtract", "subtract_once" or "keep".
 
     Raises:
         UserError: a strength that is not above 0, an unknown `outside`.
@@ -232,42 +245,49 @@ class SpatialMove(ByLength):
             raise unknown("outside", outside, get_args(Outside))
         self.sae, self.direction, self.strength = sae, direction.detach(), strength
         self._regions: list[tuple[Region, Outside]] = [(region, outside)]
-        self._signs: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
+        self._shares: dict[tuple[tuple[int, int], torch.device], tuple[Tensor, Tensor]] = {}
 
     def sizes(
         self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
     ) -> Float[Tensor, "pictures P"]:
-        """beta |Z_ij|, below 0 outside."""
+        """beta |Z_ij| inside; outside, what `outside` says."""
         place = grid, updates.device
-        if place not in self._signs:
+        if place not in self._shares:
             shares = [(region.shares(grid), outside) for region, outside in self._regions]
-            signs = [x - (1 - x) if outside == "subtract" else x for x, outside in shares]
-            self._signs[place] = torch.stack(signs).to(updates.device)
-        return self._signs[place] * (self.strength * norms)
+            by_length = [x - (1 - x) if outside == "subtract" else x for x, outside in shares]
+            once = [(1 - x) * (outside == "subtract_once") for x, outside in shares]
+            self._shares[place] = (
+                torch.stack(by_length).to(updates.device),
+                torch.stack(once).to(updates.device),
+            )
+        by_length, once = self._shares[place]
+        return by_length * (self.strength * norms) - once
 
     @classmethod
     def together(cls, changes: Sequence[Self], device: torch.device) -> Self:
         """Changes of one kind as one change, of as many pictures."""
         joined = super().together(changes, device)
         joined._regions = [region for change in changes for region in change._regions]
-        joined._signs = {}
+        joined._shares = {}
         return joined
 
 
 class GlobalPush(ByLength):
-    """Adds a direction everywhere, with a fixed mean over the picture (Emergence, section 6.2).
+    """Adds a direction everywhere, more where codes are longer (Emergence, section 6.2).
 
-    delta_ij + beta~_ij f with beta~_ij = beta |Z_ij| / mean |Z|: positions with longer codes get
-    more. The paper divides by the sum; with the mean a strength does not depend on the grid (the
-    paper's is ours times P).
+    delta_ij + beta~_ij f with beta~_ij = beta u |Z_ij| / total |Z|. The paper's: `relative` False,
+    so that u = 1, and the sum over all P positions as the total. Ours: u is the length of the
+    picture's mean update, and the total is the mean over positions, so that a strength depends on
+    neither the data nor the grid. For the same edit the paper's beta is P u times ours.
 
     Args:
         sae: gives |Z_ij|.
         direction: f, [d_in], such as the sum of concept vectors, or a control.
         strength: beta, in lengths of the picture's mean update where `relative`, else data units.
+        over: the total: the "mean" or the "sum" over positions.
 
     Raises:
-        UserError: a strength that is not above 0.
+        UserError: a strength that is not above 0, an unknown `over`.
     """
 
     def __init__(
@@ -277,22 +297,26 @@ class GlobalPush(ByLength):
         *,
         strength: float,
         relative: bool = True,
+        over: Over = "mean",
     ) -> None:
         if not strength > 0:
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
+        if over not in get_args(Over):
+            raise unknown("over", over, get_args(Over))
         self.sae, self.direction = sae, direction.detach()
-        self.strength, self.relative = strength, relative
+        self.strength, self.relative, self.over = strength, relative, over
 
     @property
     def kind(self) -> Hashable:
         """What changes must have in common to be `together`."""
-        return super().kind, self.relative
+        return super().kind, self.relative, self.over
 
     def sizes(
         self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
     ) -> Float[Tensor, "pictures P"]:
         """beta~_ij."""
-        shares = norms / norms.mean(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
+        total = (norms.mean if self.over == "mean" else norms.sum)(dim=1, keepdim=True)
+        shares = norms / total.clamp_min(torch.finfo(norms.dtype).tiny)
         size = torch.ones_like(shares[:, :1])
         if self.relative:
             size = updates.norm(dim=-1).mean(dim=1)[:, None]

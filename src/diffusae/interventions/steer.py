@@ -119,9 +119,9 @@ def _edited_updates(
             for conditioning in held:
                 rows = rows_of(conditioning, len(after), moment.branches())
                 update = edited[rows] - before[rows]
-                changed = edit(update, moment.grid)
-                steering.note_change(number, changed - update, update)
-                edited[rows] = before[rows] + changed
+                change = edit(update, moment.grid) - update
+                steering.note_change(number, change, update)
+                edited[rows] += change  # to the bit as it was, where nothing is changed
         return edited
 
     with hook_blocks(pipe, paths, visit, layout=layout, due=due) as clock:

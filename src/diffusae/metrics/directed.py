@@ -4,28 +4,81 @@ explains their figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from diffusae.errors import unknown
 from diffusae.evaluation.metric_settings import Count, InterventionSettings
 from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import Estimate, bootstrap_mean
-from diffusae.interventions.windows import window_at
+from diffusae.interventions.windows import OWN_T, window_at, window_name
+from diffusae.prompts.prompt_set import Prompt
 from diffusae.steering.edited import EditedPictures, Place
+from diffusae.steering.methods import METHODS, OWN, Form
 from diffusae.study.study import Study
+
+VERSION = 2
+"""Of the rows: since 2, the figure is of the paper's own method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DirectedSettings(InterventionSettings):
-    """Settings of edits at the cell's own moment."""
+    """Settings of edits at the cell's own moment. A subclass says the type of `forms`."""
 
+    methods: dict[str, str]
+    """{method: the form of its edit}."""
     n_latents: Count
-    """Latents that make a direction."""
+    """Latents that make a direction of `chosen_latents`."""
+    random_draws: Count
+    """Draws of `random_latent`."""
     paper_beta: float | None = None
-    """The paper's strength, kept beside ours."""
+    """The paper's strength, which strengths may refer to."""
+
+    @property
+    def edits(self) -> Mapping[str, Form]:
+        """The forms by name."""
+        return self.forms  # type: ignore[attr-defined]
+
+    @property
+    def tried(self) -> list[str]:
+        """The methods, in the order of the tables."""
+        return [method for method in METHODS if method in self.methods]
+
+    def form(self, method: str) -> Any:
+        """The form of a method's edit."""
+        return self.edits[self.methods[method]]
+
+    def strengths_of(self, method: str) -> Sequence[float]:
+        """The strengths to try of a method."""
+        own = self.form(method).strengths
+        return self.strengths if own is None else own
+
+    def draws(self, method: str) -> int:
+        """How many directions a method has."""
+        return self.random_draws if method == "random_latent" else 1
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        yield from (
+            str(unknown("method in evaluation.methods:", name, METHODS))
+            for name in self.methods
+            if name not in METHODS
+        )
+        if OWN not in self.methods:
+            yield f"evaluation.methods lacks {OWN}, whose success is the figure; give its form"
+        for method, name in self.methods.items():
+            if name not in self.edits:
+                what = f"form in evaluation.methods.{method}:"
+                yield str(unknown(what, name, self.edits))
+        for name, form in self.edits.items():
+            if form.strengths is not None and not (form.strengths and min(form.strengths) > 0):
+                yield (
+                    f"evaluation.forms.{name}.strengths={list(form.strengths)} must hold numbers"
+                    " above 0, or be null; give some"
+                )
 
     def pictures(self, study: Study, blocks: Iterable[str]) -> EditedPictures:
         """Makes pictures, edited in these blocks."""
@@ -37,17 +90,51 @@ class DirectedSettings(InterventionSettings):
         self, study: Study, best: Mapping[str, float], scores: Mapping[str, Mapping[float, float]]
     ) -> dict[str, Any]:
         """What was edited, and how the strength of every method was chosen by its scores."""
+        window = window_at(study.cell.t)
         return {
-            "window": list(window_at(study.cell.t)),
+            "window": list(window),
+            "sae_t_of_the_paper": OWN_T[window_name(window)],
             "conditionings": self.conditionings,
             "n_latents": self.n_latents,
-            "strength": best["concepts"],
+            "methods": dict(self.methods),
+            "forms": {name: form.to_json() for name, form in self.edits.items()},
+            "strength": best[OWN],
             "strengths": dict(best),
             "tuning": {
                 method: {str(strength): round(score, 4) for strength, score in tried.items()}
                 for method, tried in scores.items()
             },
         }
+
+    def case_columns(
+        self, study: Study, prompt: Prompt, *, split: str, edit: str, region: str
+    ) -> dict[str, Any]:
+        """The columns that the tables of all interventions share, but for method and outcome."""
+        return {
+            "split": split,
+            "image_id": prompt.image_id,
+            "prompt": prompt.text,
+            "noise_seed": prompt.seed,
+            "window": window_name(window_at(study.cell.t)),
+            "sae_t": float(study.cell.t),
+            "edit": edit,
+            "region": region,
+        }
+
+
+def spread(values: Sequence[float], draws: Sequence[int]) -> dict[str, float]:
+    """How the mean of each draw spreads: n (draws), mean, low and high (the 2.5 % and 97.5 %
+    points), max. Empty without values.
+    """
+    if not len(values):
+        return {}
+    by_draw: dict[int, list[float]] = {}
+    for draw, value in zip(draws, values, strict=True):
+        by_draw.setdefault(draw, []).append(float(value))
+    means = [float(np.mean(of_draw)) for of_draw in by_draw.values()]
+    low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    spread = {"mean": float(np.mean(means)), "low": low, "high": high, "max": max(means)}
+    return {"n": len(means), **{name: round(value, 4) for name, value in spread.items()}}
 
 
 def mean_over(

@@ -84,6 +84,7 @@ class Metric(Shown, Generic[S]):
         parts: the parts of the configuration that decide its rows, beside those of every metric
             (`evaluation`, `embedding`, and `annotator` where it judges).
         panel: pictures for W&B.
+        made: how many pictures one cell takes at most, by the settings; None: not counted.
     """
 
     settings: type[S]
@@ -96,6 +97,7 @@ class Metric(Shown, Generic[S]):
     parts: Callable[[S], Sequence[str]] = _nothing
     determines: Callable[[Study, S], Mapping[str, Any]] = _nothing_else
     panel: Panel | None = None
+    made: Callable[[S], int] | None = None
 
     @property
     def stages(self) -> set[str]:

@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.schema import Cell
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import together, unknown
 from diffusae.evaluation.settings import StabilitySettings
+from diffusae.interventions.windows import window_at
 from diffusae.metrics.evaluate import evaluation_faults
-from diffusae.metrics.registry import names
+from diffusae.metrics.registry import metric, names
 from diffusae.study.resolvers import expand_home
 from diffusae.study.seeds import compared
 from diffusae.study.settings import RunSettings
@@ -78,6 +81,51 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
     first = {metric: one for studies in reversed(cells.values()) for metric, one in studies.items()}
     together(dict.fromkeys(fault for one in first.values() for fault in evaluation_faults(one)))
     return cells
+
+
+@dataclass(frozen=True)
+class MadeAnew:
+    """Pictures that a metric makes.
+
+    Attributes:
+        cells: how many.
+        pictures: of all cells together, at most.
+        generations: the same in whole generations of the model. What lies before the window of a
+            cell is not computed again for an edited picture, and a metric may take fewer steps.
+    """
+
+    metric: str
+    cells: int
+    pictures: int
+    generations: float
+
+
+def made_anew(study: Study) -> list[MadeAnew]:
+    """What the interventions of a study's `metrics` and `metrics_at` make: those metrics that count
+    their pictures. Cells that the grid lacks are left out, which `run` refuses.
+    """
+    everywhere, somewhere = _plain(study.cfg, "metrics"), _plain(study.cfg, "metrics_at")
+    own = _plain(study.cfg, "metric_settings")
+    steps = ModelSettings.of(study.cfg).steps
+    rows = []
+    for name in dict.fromkeys([*everywhere, *somewhere]):
+        if name not in names() or (made := metric(name).made) is None:
+            continue
+        keys = [cell.key for cell in study.grid] if name in everywhere else somewhere[name] or []
+        cells = [cell for cell in study.grid if cell.key in keys]
+        cfg = compose("evaluate", overrides=[f"evaluation={name}"])
+        cfg.evaluation.merge_with(dict(own.get(name) or {}))
+        settings = metric(name).settings.of(cfg)
+        pictures = made(settings)
+        shares = sum(window_at(cell.t)[0] for cell in cells) * (settings.steps or steps) / steps
+        rows.append(MadeAnew(name, len(cells), pictures * len(cells), pictures * shares))
+    return rows
+
+
+def _plain(cfg: DictConfig, name: str) -> Any:
+    """A part of the configuration with its values; empty where the command does not have it."""
+    part = OmegaConf.select(cfg, name)
+    return {} if part is None else OmegaConf.to_container(part, resolve=True)
 
 
 def _config_of(metric: str, settings: Mapping[str, Any]) -> DictConfig:

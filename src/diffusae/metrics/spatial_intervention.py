@@ -4,9 +4,11 @@ controls.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ import pandas as pd
 from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import Moved, moved
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
-from diffusae.interventions.edits import SpatialMove
+from diffusae.interventions.edits import Change
 from diffusae.interventions.regions import Region
 from diffusae.metrics.composition import nouns_in
-from diffusae.metrics.directed import DirectedSettings, mean_over
+from diffusae.metrics.directed import VERSION, DirectedSettings, mean_over, spread
 from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
@@ -27,10 +29,13 @@ from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
+from diffusae.steering.methods import OWN, SpatialForm, draws_met
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
-from diffusae.steering.spatial_directions import METHODS, Directions, directions_of
+from diffusae.steering.spatial_directions import Directions, directions_of
 from diffusae.study.study import Study, build
 from diffusae.table_files import write_table
+
+log = logging.getLogger(__name__)
 
 UNEDITED = "no_edit"
 SPLITS: tuple[Split, ...] = ("tune", "test")
@@ -40,6 +45,7 @@ SPLITS: tuple[Split, ...] = ("tune", "test")
 class SpatialSettings(DirectedSettings):
     """`conf/evaluation/spatial.yaml`."""
 
+    forms: dict[str, SpatialForm]
     regions: tuple[str, ...]
     """Names of quadrants, or paths of painted masks."""
 
@@ -60,9 +66,10 @@ class SpatialCase:
 
 @dataclass(frozen=True, eq=False)
 class SpatialOutcome:
-    """What one method made of one case at one strength."""
+    """What one method made of one case at one strength, in one draw of its direction."""
 
     method: str
+    draw: int
     strength: float
     case: SpatialCase
     moved: Moved
@@ -73,24 +80,26 @@ SpatialTest = Tested[str, SpatialOutcome]
 
 
 def spatial_rows(study: Study, settings: SpatialSettings, _embedding: Embedding) -> list[Result]:
-    """Success, recognisability, change of the rest and the strength that suffices, of the concepts
-    and every control.
+    """Success, recognisability, change of the rest and the strength that suffices, of the paper's
+    concepts beside every other method.
     """
     vocabulary = build(study.cfg.annotator, "annotator").labels
     cases = {split: cases_of(study.prompts, split, vocabulary, settings) for split in SPLITS}
     nouns = sorted({case.noun for of_split in cases.values() for case in of_split})
     sae, _ = load_sae(study.sae)
-    directions = directions_of(study, sae, nouns, n_latents=settings.n_latents)
+    directions = directions_of(
+        study, sae, nouns, n_latents=settings.n_latents, draws=settings.random_draws
+    )
     regions = {name: Region(name) for name in settings.regions}
-    mover = _Mover(settings.pictures(study, [study.cell.block]), sae, directions, regions)
+    mover = _Mover(settings, settings.pictures(study, [study.cell.block]), sae, directions, regions)
     test = tune_choose_test(
-        lambda split, strengths: mover.outcomes(cases[split], strengths),
-        dict.fromkeys(METHODS, settings.strengths),
+        lambda split, strengths: mover.outcomes(split, cases[split], strengths),
+        {method: settings.strengths_of(method) for method in settings.tried},
         method=lambda outcome: outcome.method,
         score=_rate,
     )
     directory = study.evaluation(METRIC.name)
-    _save_table(directory, test)
+    _save_table(study, settings, directory, test)
     save_examples(directory, list(_examples(test.tested, regions, settings.examples)))
     return _results(study, test, settings)
 
@@ -115,6 +124,12 @@ def cases_of(
             f"no prompt of split {split!r} names exactly one object that the annotator knows; give"
             " some"
         )
+    if len(single) < settings.prompts(split):
+        log.warning(
+            "evaluation.%s_prompts=%d, but the split %s has %d captions that name one object; raise"
+            " prompts.counts.%s for more",
+            *(split, settings.prompts(split), split, len(single), split),
+        )
     return [
         SpatialCase(prompt, noun, region) for prompt, noun in single for region in settings.regions
     ]
@@ -124,33 +139,29 @@ def cases_of(
 class _Mover:
     """Makes the pictures of cases, and judges them."""
 
+    settings: SpatialSettings
     pictures: EditedPictures
     sae: SparseAutoencoder
     directions: Directions
     regions: Mapping[str, Region]
 
     def outcomes(
-        self, cases: Sequence[SpatialCase], strengths: Strengths[str]
+        self, split: Split, cases: Sequence[SpatialCase], strengths: Strengths[str]
     ) -> list[SpatialOutcome]:
-        """No edit (strength 0) first, then every method at its strengths; cases without a direction
-        are left out.
+        """No edit (strength 0) first, then caption by caption every method at its strengths; cases
+        without a direction are left out.
         """
         jobs = [
-            (method, strength, case, self.directions[method][case.noun])
+            (method, draw, strength, case)
+            for number, case in enumerate(cases)
             for method, tried in strengths.items()
-            for strength in tried
-            for case in cases
             if case.noun in self.directions[method]
+            for draw in self._draws(method, split, number)
+            for strength in tried
         ]
         unedited = {case.prompt.image_id: Trial(case.prompt) for case in cases}
         self.sae.to(self.pictures.device)
-        trials = [
-            Trial(
-                case.prompt,
-                (SpatialMove(self.sae, direction, self.regions[case.region], strength=strength),),
-            )
-            for _, strength, case, direction in jobs
-        ]
+        trials = [Trial(job[-1].prompt, (self._change(*job),)) for job in jobs]
         made = self.pictures.make([*unedited.values(), *trials], what="edited pictures")
         before = {
             image_id: (image, annotation.masks)
@@ -160,22 +171,37 @@ class _Mover:
         masks = {name: region.mask(size).numpy() for name, region in self.regions.items()}
 
         def judged(
-            method: str, strength: float, case: SpatialCase, after: tuple[np.ndarray, Any]
+            method: str,
+            draw: int,
+            strength: float,
+            case: SpatialCase,
+            after: tuple[np.ndarray, Any],
         ) -> SpatialOutcome:
             outcome = moved(
                 case.noun, masks[case.region], before=before[case.prompt.image_id], after=after
             )
-            return SpatialOutcome(method, strength, case, outcome, after[0])
+            return SpatialOutcome(method, draw, strength, case, outcome, after[0])
 
         return [
-            *(judged(UNEDITED, 0.0, case, before[case.prompt.image_id]) for case in cases),
+            *(judged(UNEDITED, 0, 0.0, case, before[case.prompt.image_id]) for case in cases),
             *(
-                judged(method, strength, case, (image, annotation.masks))
-                for (method, strength, case, _), (image, annotation) in zip(
-                    jobs, made[len(unedited) :], strict=True
-                )
+                judged(*job, (image, annotation.masks))
+                for job, (image, annotation) in zip(jobs, made[len(unedited) :], strict=True)
             ),
         ]
+
+    def _draws(self, method: str, split: Split, number: int) -> Sequence[int]:
+        """The draws of a method that meet the case of this number."""
+        if (draws := self.settings.draws(method)) == 1:
+            return [0]
+        regions = len(self.regions)
+        caption, region = divmod(number, regions)
+        return draws_met(split, caption=caption, region=region, regions=regions, draws=draws)
+
+    def _change(self, method: str, draw: int, strength: float, case: SpatialCase) -> Change:
+        direction = self.directions[method][case.noun][draw]
+        form: SpatialForm = self.settings.form(method)
+        return form.change(self.sae, direction, self.regions[case.region], strength)
 
 
 def _of(outcomes: Iterable[SpatialOutcome], method: str) -> list[SpatialOutcome]:
@@ -196,21 +222,24 @@ def _sufficient(outcomes: Iterable[SpatialOutcome]) -> dict[SpatialCase, float |
     return weakest
 
 
-def _save_table(directory: Path, test: SpatialTest) -> None:
-    rows = [
-        {
-            "split": split,
-            "method": outcome.method,
-            "strength": outcome.strength,
-            "prompt": outcome.case.prompt.text,
-            "noun": outcome.case.noun,
-            "image_id": outcome.case.prompt.image_id,
-            "region": outcome.case.region,
-            **vars(outcome.moved),
-        }
-        for split, outcomes in test.splits().items()
-        for outcome in outcomes
-    ]
+def _save_table(
+    study: Study, settings: SpatialSettings, directory: Path, test: SpatialTest
+) -> None:
+    rows = []
+    for split, outcomes in test.splits().items():
+        for outcome in outcomes:
+            prompt, region = outcome.case.prompt, outcome.case.region
+            shared = settings.case_columns(
+                study, prompt, split=split, edit="spatial", region=region
+            )
+            edit = {
+                "method": outcome.method,
+                "form": settings.methods.get(outcome.method, ""),
+                "draw": outcome.draw,
+                "strength": outcome.strength,
+                "noun": outcome.case.noun,
+            }
+            rows.append(shared | edit | vars(outcome.moved))
     write_table(directory / "objects.parquet", pd.DataFrame(rows))
 
 
@@ -218,7 +247,7 @@ def _examples(
     tested: Sequence[SpatialOutcome], regions: Mapping[str, Region], count: int
 ) -> Iterator[Kept]:
     """The first cases of different prompts, each prompt with the next region: the region on the
-    unedited picture, then the picture of every method that has a direction.
+    unedited picture, then the picture of every method that has a direction, in its first draw.
     """
     of_prompt: dict[str, list[SpatialCase]] = defaultdict(list)
     for outcome in _of(tested, UNEDITED):
@@ -226,7 +255,8 @@ def _examples(
     chosen = [cases[n % len(cases)] for n, cases in enumerate(list(of_prompt.values())[:count])]
     for case in chosen:
         whose = f"{case.noun} to {case.region}", case.prompt.image_id, case.prompt.text
-        for one in (o for o in tested if o.case == case):
+        of_case = {one.method: one for one in reversed(tested) if one.case == case}
+        for one in reversed(of_case.values()):
             if one.method == UNEDITED:
                 lit = regions[case.region].lit(one.picture)
                 yield Kept(*whose, TARGET_REGION, 0.0, False, lit)
@@ -242,37 +272,36 @@ _FIGURES = (
 
 
 def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list[Result]:
+    methods = settings.tried
+    sufficient = {method: _sufficient(_of(test.tuned, method)) for method in methods}
+    details = _details(study, test, settings)
+
     def mean(values: Iterable[Any], cases: Iterable[SpatialCase]) -> Estimate:
         return mean_over(study, settings, values, (case.prompt.image_id for case in cases))
 
-    def estimate(method: str, field: str) -> Estimate:
+    def measured(method: str, field: str) -> Estimate:
         outcomes = _of(test.tested, method)
         return mean([getattr(o.moved, field) for o in outcomes], [o.case for o in outcomes])
-
-    def nouns(method: str) -> set[str]:
-        return {outcome.case.noun for outcome in _of(test.tested, method)}
-
-    sufficient = {method: _sufficient(_of(test.tuned, method)) for method in METHODS}
 
     def weakest(method: str) -> Estimate:
         enough = {case: s for case, s in sufficient[method].items() if s is not None}
         return mean(enough.values(), enough) if enough else NO_DATA
 
-    details = {
-        **settings.explained(study, test.best, test.scores),
-        "without_concept": sorted(nouns(UNEDITED) - nouns("concepts")),
-        "without_dictionary_concept": sorted(nouns(UNEDITED) - nouns("dictionary_concepts")),
-    }
-    cell = study.cell.coordinates()
+    def row(metric: str, of: Callable[[str], Estimate], **others: Any) -> Result:
+        cell, own = study.cell.coordinates(), of(OWN)
+        controls = {name: of(name) for name in others.pop("controls")}
+        return Result(metric, own, cell=cell, baselines=controls, version=VERSION, **others)
+
+    drawn = _of(test.tested, "random_latent")
+    draws = [outcome.draw for outcome in drawn]
     rows = [
-        Result(
-            metric=metric,
-            estimate=estimate("concepts", field),
+        row(
+            metric,
+            partial(measured, field=field),
+            controls=(UNEDITED, *methods[1:]),
             higher_is_better=higher,
             unit=unit,
-            cell=cell,
-            baselines={name: estimate(name, field) for name in (UNEDITED, *METHODS[1:])},
-            details=details,
+            details={**details, "draws": spread([getattr(o.moved, field) for o in drawn], draws)},
         )
         for field, metric, higher, unit in _FIGURES
     ]
@@ -280,18 +309,41 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
         method: sum(strength is None for strength in cases.values())
         for method, cases in sufficient.items()
     }
-    return [
-        *rows,
-        Result(
-            metric="spatial_sufficient_strength",
-            estimate=weakest("concepts"),
-            higher_is_better=False,
-            unit="lengths of a position's code",
-            cell=cell,
-            baselines={name: weakest(name) for name in METHODS[1:]},
-            details={**details, "cases_that_no_strength_moved": never},
-        ),
-    ]
+    enough = row(
+        "spatial_sufficient_strength",
+        weakest,
+        controls=methods[1:],
+        higher_is_better=False,
+        unit="strengths of each method's form",
+        details={**details, "cases_that_no_strength_moved": never},
+    )
+    return [*rows, enough]
+
+
+def _details(study: Study, test: SpatialTest, settings: SpatialSettings) -> dict[str, Any]:
+    """What was edited, and which cases have a direction."""
+
+    def nouns(method: str) -> set[str]:
+        return {outcome.case.noun for outcome in _of(test.tested, method)}
+
+    return {
+        **settings.explained(study, test.best, test.scores),
+        "cases": len(_of(test.tested, UNEDITED)),
+        "cases_with_a_concept": len(_of(test.tested, OWN)),
+        "without_dictionary_concept": sorted(nouns(UNEDITED) - nouns(OWN)),
+        "without_chosen_latents": sorted(nouns(UNEDITED) - nouns("chosen_latents")),
+    }
+
+
+def pictures_made(settings: SpatialSettings) -> int:
+    """How many pictures one cell takes at most: as many as if every noun had every direction."""
+    regions, tune, test = len(settings.regions), settings.tune_prompts, settings.test_prompts
+    edited = sum(
+        tune * regions * len(settings.strengths_of(method))
+        + test * (regions if (draws := settings.draws(method)) == 1 else draws)
+        for method in settings.tried
+    )
+    return tune + test + edited
 
 
 METRIC = Metric(
@@ -304,5 +356,6 @@ METRIC = Metric(
     made_from=("label", "annotate"),
     needs="captions",
     judges=True,
+    made=pictures_made,
     faults=unguided,
 )

@@ -5,7 +5,7 @@ end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffusae.errors import UserError
@@ -14,7 +14,14 @@ from diffusae.evaluation.three_stages import Answer, CellAnswer, Coordinates, St
 from diffusae.parsing import typed
 from diffusae.report.tables import HELD, NO_DATA, cell_order, number, plain, text_of
 
-CONTROLS = ("no_edit", "random_latent", "neuron", "difference_of_means", "dictionary_concepts")
+CONTROLS = (
+    "no_edit",
+    "random_latent",
+    "neuron",
+    "difference_of_means",
+    "chosen_latents",
+    "dictionary_concepts",
+)
 """What stands beside the concepts, in the order of the page; others follow."""
 MEASURES = ("success", "reached", "kept", "distance", "similarity", "lpips", "sufficient_strength")
 """What a line can hold, in the order of the page."""
@@ -32,6 +39,7 @@ class Measure:
             missing.
         standing: method -> "better", "worse", "alike" or "unclear": the concepts beside it.
         chance: what a blind throw reaches; None where there is no such thing.
+        draws: how the random draws spread: n, mean, low, high, max; empty where there is one.
     """
 
     unit: str
@@ -41,6 +49,14 @@ class Measure:
     differences: Mapping[str, Estimate]
     standing: Mapping[str, str]
     chance: float | None
+    draws: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def most(self) -> str:
+        """The best random draw in words, such as "at most 0.45 of 10 draws"; "" for one draw."""
+        if self.draws.get("n", 1) < 2:
+            return ""
+        return f"at most {number(self.draws['max'], 2)} of {self.draws['n']:g} draws"
 
     def mark(self, control: str) -> str:
         """▲ the concepts are better than the control, ▼ worse, = alike, ? not to be told; "" not
@@ -68,6 +84,8 @@ class Line:
     tag: str
     strengths: dict[str, float]
     measures: dict[str, Measure]
+    own_t: bool = False
+    """Whether the SAE is that of the window's own t, as in the paper."""
 
     @property
     def place(self) -> str:
@@ -123,6 +141,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
             tag=staged.tag,
             strengths={},
             measures={},
+            own_t=staged.own_t,
         )
         line = lines.setdefault((*line.slot, line.bounds, line.edit, line.together), line)
         line.strengths.update(staged.strengths or {})
@@ -134,6 +153,7 @@ def lines_of(results: Iterable[Result]) -> list[Line]:
             differences=staged.differences,
             standing=staged.standing,
             chance=staged.chance,
+            draws=staged.draws or {},
         )
     return sorted(
         lines.values(),

@@ -135,6 +135,8 @@ def finding_of(verdicts: Sequence[Verdict]) -> Finding:
     text += f", n = {best.own.counted}"
     if best.rival is not None:
         text += f"; {best.baseline} {text_of(best.rival, 2)}"
+    if best.difference is not None:
+        text += f"; minus {best.baseline}, on the same cases {text_of(best.difference, 2)}"
     held = sum(verdict.holds is True for verdict in asked)
     note = f"{held} of {len(asked)} claims hold. This one has its lead at {first.count}."
     return Finding(f"{text}.", note, first.holds)

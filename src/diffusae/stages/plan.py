@@ -5,22 +5,28 @@ given or measured by a probe.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.table import Table
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
 from diffusae.files import atomic_write_json, remove_left_overs
+from diffusae.metrics.schedule import MadeAnew, made_anew
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.planning.estimate import bytes_finished, estimate, groups_in
+from diffusae.planning.estimate import estimate
+from diffusae.planning.rates import PlanSettings, Rates, measured_rates
+from diffusae.planning.sizes import bytes_finished, groups_in
 from diffusae.planning.storage import codes_table, ways_of, ways_table
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
-    PlanSettings,
     cells_table,
-    measured_rates,
+    duration_in_words,
+    narrow_table,
     plan_json,
     savings_table,
     sizes_table,
@@ -60,14 +66,33 @@ def plan(cfg: DictConfig) -> None:
     console.print(totals_table(counted, rates, free=free, already=already))
     ways = ways_of(study, description, groups, rates) if study.kind == "generation" else []
     if ways:
-        console.print(ways_table(ways, ActivationSettings.of(cfg)))
+        console.print(ways_table(ways, ActivationSettings.of(cfg), rates))
     if study.held_out.coded:
         console.print(codes_table())
+    interventions = made_anew(study)
+    if interventions:
+        console.print(_interventions_table(interventions, rates))
     made = plan_json(
         study, counted, others, rates, assumed=bool(assumed), free=free, already=already
     )
+    made["interventions"] = [asdict(row) for row in interventions]
     made["ways"] = [way.to_json() for way in ways]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, made)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
+
+
+def _interventions_table(rows: Sequence[MadeAnew], rates: Rates) -> Table:
+    table = narrow_table(
+        ("metric", "cells", "pictures, at most", "whole generations", "time, at most"),
+        title="pictures that interventions make",
+        caption="by evaluation.test_prompts, random_draws and strengths; without what lies before a"
+        " window",
+    )
+    for row in rows:
+        seconds = rates.seconds_per_picture
+        time = None if seconds is None else seconds * row.generations
+        counts = str(row.cells), f"{row.pictures:,}", f"{row.generations:,.0f}"
+        table.add_row(row.metric, *counts, duration_in_words(time))
+    return table

@@ -63,12 +63,13 @@ class Trial:
         other = () if self.exchange is None else (self.exchange.caption,)
         return " , ".join([self.prompt.text, *other, *self.also])
 
-    def goes_with(self, other: Trial) -> bool:
+    def goes_with(self, other: Trial, *, recorded: bool = True) -> bool:
         """Whether both can be in one batch: edited pictures with edited ones, with the same edits
-        of text, and with exchanges that begin at the same moment.
+        of text, and with exchanges that begin at the same moment. Where nothing of unedited
+        pictures is `recorded`, they can stand beside edited ones.
         """
         own, others = (
-            (bool(one.changes), one.text, one.exchange and one.exchange.window[0])
+            (bool(one.changes) and recorded, one.text, one.exchange and one.exchange.window[0])
             for one in (self, other)
         )
         return own == others
@@ -149,9 +150,14 @@ class EditedPictures:
     def _batches(self, trials: Sequence[Trial]) -> Iterator[Sequence[Trial]]:
         """Trials in their order; no batch holds two that do not go together."""
         start, size = 0, pictures_at_once(self.model, self.pipe) if trials else 0
+        recorded = self._kept < 1 - ROUNDING  # an edit from the first step on leaves none before
         for end in range(1, len(trials) + 1):
             full = end - start == size
-            if end == len(trials) or full or not trials[end].goes_with(trials[start]):
+            if (
+                end == len(trials)
+                or full
+                or not trials[end].goes_with(trials[start], recorded=recorded)
+            ):
                 yield trials[start:end]
                 start = end
 

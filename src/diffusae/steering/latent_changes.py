@@ -31,6 +31,7 @@ def changes_of_latents(
     *,
     region: Region | None = None,
     outside: Outside = "subtract",
+    unit_length: bool = True,
 ) -> Strengthened:
     """The change that an intervention makes with these latents, by strength.
 
@@ -41,12 +42,15 @@ def changes_of_latents(
         sae: the autoencoder, where the model is.
         latents: indices of its latents.
         region, outside: of "spatial": see `SpatialMove`.
+        unit_length: of "spatial" and "global": see `concept_direction`.
 
     Raises:
         UserError: an unknown intervention, a latent that the autoencoder does not have, a spatial
             one without a region.
     """
-    direction = concept_direction(sae, latents)  # refuses latents that there are not
+    direction = concept_direction(
+        sae, latents, unit_length=unit_length
+    )  # refuses latents that there are not
     if intervention == "clamp":
         return lambda strength: SetLatents(sae, latents, clamp=strength)
     if intervention in ("amplify", "ablate"):

@@ -110,6 +110,8 @@ class Spatial(Intervention, part="intervention"):
     region: str
     """A name of `interventions.regions.NAMED`, or the path of a painted picture."""
     outside: Outside
+    unit_length: bool
+    """Whether the sum of the concept vectors has unit length, or is added as it is."""
     n_latents: Latents
     """Of a noun that the dictionary does not have."""
 

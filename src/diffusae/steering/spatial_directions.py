@@ -16,39 +16,46 @@ from diffusae.interventions.directions import Contrast, neuron
 from diffusae.interventions.edits import concept_direction
 from diffusae.labelling.codes import code_source
 from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.steering.methods import METHODS, OWN, random_sets
 from diffusae.study.study import Study
 
 
 def directions_of(
-    study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int
+    study: Study, sae: SparseAutoencoder, nouns: Sequence[str], *, n_latents: int, draws: int = 1
 ) -> Directions:
-    """The direction of every noun by every method, from the pictures of the dictionary split.
+    """The directions of every noun by every method, from the pictures of the dictionary split.
 
     This happens on the GPU where there is one, and the autoencoder stays there.
 
-    `concepts`: the latents that best distinguish positions under the noun from empty ground,
-    weighted. `dictionary_concepts`: every latent whose dictionary entry holds the noun (the paper's
-    C_o). `difference_of_means` and `neuron` come from the same positions' updates, and there are
-    none where only codes are stored. `random_latent` is a latent that fires and that no entry
-    holds, drawn by the study's seed.
+    `concepts` and `dictionary_concepts`: the sum of every latent whose dictionary entry holds the
+    noun (the paper's C_o). `chosen_latents`: the `n_latents` latents that best distinguish
+    positions under the noun from empty ground, weighted. `difference_of_means` and `neuron` come
+    from the same positions' updates, and there are none where only codes are stored.
+    `random_latent`: `draws` sums of latents that fire and that no entry holds, as many as the
+    noun's concepts (at least one), drawn by the study's seed.
     """
     contrasts = _contrasts(study, sae, nouns)
     dictionary = ConceptDictionary.load(study.concepts)
     alive = dictionary.latents.loc[dictionary.latents["pictures_active"] > 0, "latent"]
     free = sorted(set(alive.tolist()) - set(dictionary.table["latent"].tolist())) or alive.tolist()
     drawn = np.random.default_rng(study.seed)
-    directions: dict[str, dict[str, Tensor]] = {method: {} for method in METHODS}
+    directions: dict[str, dict[str, list[Tensor]]] = {method: {} for method in METHODS}
     for noun in nouns:
         if contrasts[noun].complete:
             if (telling := contrasts[noun].telling(n_latents)) is not None:
-                directions["concepts"][noun] = telling.direction(sae)
+                directions["chosen_latents"][noun] = [telling.direction(sae)]
             if contrasts[noun].has_updates:
                 means = contrasts[noun].difference_of_means()
-                directions["difference_of_means"][noun] = means
-                directions["neuron"][noun] = neuron(means)
-        if latents := dictionary.latents_of(noun):
-            directions["dictionary_concepts"][noun] = concept_direction(sae, latents)
-        directions["random_latent"][noun] = concept_direction(sae, [int(drawn.choice(free))])
+                directions["difference_of_means"][noun] = [means]
+                directions["neuron"][noun] = [neuron(means)]
+        latents = dictionary.latents_of(noun)
+        if latents:
+            total = [concept_direction(sae, latents, unit_length=False)]
+            directions[OWN][noun] = directions["dictionary_concepts"][noun] = total
+        directions["random_latent"][noun] = [
+            concept_direction(sae, some, unit_length=False)
+            for some in random_sets(free, len(latents), draws, drawn)
+        ]
     return directions
 
 
@@ -77,7 +84,7 @@ def _contrasts(study: Study, sae: SparseAutoencoder, nouns: Sequence[str]) -> di
 INSIDE, OUTSIDE = 0.5, 0.05
 """The least share of a position under an object, and the largest share of ground, to count."""
 
-METHODS = ("concepts", "dictionary_concepts", "difference_of_means", "random_latent", "neuron")
-
-Directions = Mapping[str, Mapping[str, Tensor]]
-"""{method: {noun: direction of unit length}}; a noun may be missing."""
+Directions = Mapping[str, Mapping[str, Sequence[Tensor]]]
+"""{method: {noun: its directions}}, one direction a draw; a noun may be missing. Sums of concept
+vectors are as they are, and other directions have unit length.
+"""

@@ -96,6 +96,7 @@ def _change_of_latents(
     spatial = intervention if isinstance(intervention, Spatial) else None
     region = None if spatial is None else Region(spatial.region)
     outside: Outside = "subtract" if spatial is None else spatial.outside
+    unit_length = spatial is None or spatial.unit_length
     latents = picture.latents
     if latents is None:
         concept, dictionary = str(picture.concept), ConceptDictionary.load(study.concepts)
@@ -108,7 +109,9 @@ def _change_of_latents(
             labels = sorted(set(dictionary.table["label"]))
             raise unknown(f"concept in {study.cell_name}", concept, labels)
         log.info("%s: latents %s of %s", concept, listed(latents), study.cell_name)
-    return changes_of_latents(intervention.name, sae, latents, region=region, outside=outside)
+    return changes_of_latents(
+        intervention.name, sae, latents, region=region, outside=outside, unit_length=unit_length
+    )
 
 
 def _push_to_style(
@@ -127,14 +130,14 @@ def _push_to_style(
         n_latents=settings.n_latents,
         under_objects=settings.under_objects,
     )
-    direction = of_block.directions.get(("concepts", factor, style))
-    if direction is None:
+    directions = of_block.directions.get(("chosen_latents", factor, style))
+    if directions is None:
         raise UserError(
             f"no picture of the split dictionary shows {style}, or all do; collect more pictures"
         )
     sae, _ = load_sae(study.sae)
     sae.to(pictures.device)
-    return lambda strength: GlobalPush(sae, direction, strength=strength)
+    return lambda strength: GlobalPush(sae, directions[0], strength=strength)
 
 
 def _direction_of_noun(
@@ -144,15 +147,16 @@ def _direction_of_noun(
 
     Early dictionaries are small, and may have no entry of the noun. None: no picture shows it.
     """
-    direction = directions_of(study, sae, [concept], n_latents=n_latents)["concepts"].get(concept)
-    if direction is not None:
+    of_noun = directions_of(study, sae, [concept], n_latents=n_latents)["chosen_latents"]
+    if concept in of_noun:
         log.info(
             "%s: no entry in the dictionary of %s; the %d latents that tell it from empty ground",
             concept,
             study.cell_name,
             n_latents,
         )
-    return direction
+        return of_noun[concept][0]
+    return None
 
 
 def steer_faults(study: Study, steering: Steering) -> Iterator[str]:

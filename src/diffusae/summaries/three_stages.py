@@ -7,7 +7,7 @@ no cell of its own that another configuration could claim.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from diffusae.evaluation.three_stages import (
 )
 from diffusae.files import atomic_write_json, verified
 from diffusae.interventions.regions import Region
-from diffusae.interventions.windows import WINDOWS
+from diffusae.interventions.windows import OWN_T, window_name
 from diffusae.parsing import read_json, reading, typed
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import RECORD, Parent, RunRecord, run_signature, state
@@ -143,13 +143,6 @@ def evaluated_interventions(study: Study) -> list[Evaluated]:
     ]
 
 
-def window_name(window: Sequence[float]) -> str:
-    """ "early", "middle", "final", or the two ends of another window."""
-    first, last = float(window[0]), float(window[1])
-    named = {bounds: name for name, bounds in WINDOWS.items()}
-    return named.get((first, last), f"{first:g} to {last:g}")
-
-
 def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> list[Result]:
     path = next((path for name in _CASES if (path := evaluated.directory / name).exists()), None)
     cases = None
@@ -184,6 +177,7 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             blocks=list(row.details.get("blocks") or [row.cell["block"]]),
             tag=evaluated.tag,
             chance=_chance(evaluated) if spatial else None,
+            own_t=row.cell["t"] == OWN_T.get(window_name(row.details["window"])),
             differences=differences,
             standing={
                 name: standing(one, higher_is_better=row.higher_is_better, margin=margin)
@@ -191,6 +185,7 @@ def _rows_of(evaluated: Evaluated, settings: ThreeStageSettings, seed: int) -> l
             },
             strengths=row.details.get("strengths"),
             conditionings=row.details.get("conditionings"),
+            draws=row.details.get("draws") or None,
         )
         rows.append(replace(row, details=staged.to_json()))
     return rows
@@ -243,7 +238,9 @@ def _differences(
 def _values(
     row: Result, cases: pd.DataFrame | None, column: str, method: str
 ) -> tuple[dict[Hashable, float], dict[Hashable, Hashable]]:
-    """The outcome and the picture of every test case of a method at its chosen strength."""
+    """The outcome and the picture of every test case of a method at its chosen strength: the mean
+    over the random draws that met the case.
+    """
     if cases is None or column not in cases:
         return {}, {}
     chosen = (cases["split"] == "test") & (cases["method"] == method)
@@ -256,8 +253,11 @@ def _values(
     keys = list(zip(*(table[name].tolist() for name in _CASE if name in table), strict=True))
     # None: not measured, such as the feature distance of an annotator without features.
     values = [float("nan") if value is None else float(value) for value in table[column].tolist()]
-    pictures = table["image_id"].tolist()
-    return dict(zip(keys, values, strict=True)), dict(zip(keys, pictures, strict=True))
+    by_case: dict[Hashable, list[float]] = {}
+    for key, value in zip(keys, values, strict=True):
+        by_case.setdefault(key, []).append(value)
+    means = {key: sum(drawn) / len(drawn) for key, drawn in by_case.items()}
+    return means, dict(zip(keys, table["image_id"].tolist(), strict=True))
 
 
 def table_of(results: list[Result]) -> pd.DataFrame:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from diffusae.evaluation.result import Estimate, load_results
 from diffusae.evaluation.three_stages import CLAIMS as PAPERS_CLAIMS
-from diffusae.evaluation.three_stages import Answer
+from diffusae.evaluation.three_stages import Answer, at_own_t
+from diffusae.interventions.windows import window_name
 from diffusae.report import charts
 from diffusae.report.before_after import load_examples
 from diffusae.report.examples import example_tables
@@ -16,6 +17,7 @@ from diffusae.report.study import Examples, FinishedStudy
 from diffusae.report.tables import plain
 from diffusae.report.three_stages import (
     MEASURES,
+    Line,
     answer_text,
     controls_of,
     evidence,
@@ -23,7 +25,7 @@ from diffusae.report.three_stages import (
     place_of_answer,
 )
 from diffusae.report.verdicts import PAPER, Case, Verdict, judged
-from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions, window_name
+from diffusae.summaries.three_stages import STAGE, claims_in, evaluated_interventions
 
 NAME = "interventions"
 CLAIMS = {
@@ -78,8 +80,8 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
                     success.differences,
                     success.controls,
                 )
-                for line in lines
-                if line.edit == edit and (success := line.measures.get("success"))
+                for line in _asked(lines, edit)
+                if (success := line.measures.get("success"))
             ],
         )
         for edit in edits
@@ -91,14 +93,36 @@ def verdicts(study: FinishedStudy) -> list[Verdict]:
     ]
 
 
+def _asked(lines: Sequence[Line], edit: str) -> list[Line]:
+    """The lines of an edit that its claim is asked of: in every window those with the SAE of the
+    window's own t, or all where there is none.
+    """
+    of_edit = [line for line in lines if line.edit == edit]
+    return [
+        line
+        for window in dict.fromkeys(line.window for line in of_edit)
+        for line in at_own_t([one for one in of_edit if one.window == window], _own_t)
+    ]
+
+
+def _own_t(line: Line) -> bool:
+    return line.own_t
+
+
 def _case(
     place: str,
     success: Estimate,
     differences: Mapping[str, Estimate | None],
     controls: Mapping[str, Estimate],
 ) -> Case:
-    """What one cell says, beside the control that the success leads least."""
-    leads = {name: known.ci95[0] for name, known in differences.items() if known and known.ci95}
+    """What one cell says, beside the method that the success leads least. The same concepts in
+    another form of the edit are no rival.
+    """
+    leads = {
+        name: known.ci95[0]
+        for name, known in differences.items()
+        if known and known.ci95 and name != "dictionary_concepts"
+    }
     if not leads:
         return Case(place, success, "success")
     name = min(leads, key=leads.__getitem__)
