@@ -1,5 +1,7 @@
 """The gate's decision times, for models that decide at a known t."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ class Deciding:
         return Annotation({}, {}, factors, instances=tuple(instances))
 
 
-def figures_of(n=40, **times):
+def figures_of(n=40, **times) -> dict[str, Any]:
     model = Deciding(**times)
     made = check_decisions(SCENES, model.generate, model.exchanged, model.annotate, n=n)
     return {figure.name: figure for figure in made}
