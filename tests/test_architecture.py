@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "capture": {"backbone"},
     "interventions": {"backbone", "capture", "sae"},
     "jobs": {"activations", "sae"},
-    "miniature": {"backbone", "capture", "jobs"},
+    "miniature": {"backbone", "capture", "interventions", "jobs"},
     "study": DOMAIN | MODEL | {"jobs", "miniature"},
     "training": WIRED,
     "planning": WIRED | {"training"},

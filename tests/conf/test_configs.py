@@ -41,7 +41,8 @@ CONF = config_directory()
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("experiment", "sweeps", "world") and not path.stem.startswith("_")
+    if path.parent.name not in ("experiment", "sweeps", "world", "denoiser")
+    and not path.stem.startswith("_")
 )
 SUPPLIED = {"tokenizer", "text_encoder"}  # what a stage hands to a part
 
@@ -68,8 +69,12 @@ def test_every_stage_composes_and_passes_the_checks(stage):
 
 
 @pytest.mark.parametrize("world", sorted(path.stem for path in CONF.glob("world/*.yaml")))
-def test_the_miniature_stage_fills_the_settings_of_its_parts(world):
-    cfg = composed(f"world={world}", stage="miniature")
+@pytest.mark.parametrize("denoiser", sorted(path.stem for path in CONF.glob("denoiser/*.yaml")))
+def test_the_miniature_stage_fills_the_settings_of_its_parts(world, denoiser):
+    cfg = composed(f"world={world}", f"denoiser={denoiser}", stage="miniature")
+    assert TrainingSettings.of(cfg).denoiser == denoiser
+    shared = {"unet": None, "dit": f"outputs/{world}/seed0"}
+    assert cfg.training.parts_from == shared[denoiser]
     assert MiniatureSettings.of(cfg).part == "all"
     assert vars(TrainingSettings.of(cfg)).keys() == cfg.training.keys()
     assert vars(GateSettings.of(cfg)).keys() == cfg.gate.keys()

@@ -1,5 +1,7 @@
 """The gate's figures, for models of known quality."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from diffusae.miniature.world import Scene, Thing
 from diffusae.miniature.worlds import SCENES, SHAPES
 
 
-def figures_by_name(figures):
+def figures_by_name(figures) -> dict[str, Any]:
     return {figure.name: figure for figure in figures}
 
 

@@ -1,5 +1,7 @@
 """What the shipped weights must reach on held-out scenes. The gate measures everything."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def test_the_autoencoder_passes_its_bounds(back):
 
 def test_the_annotator_passes_its_bound_and_names_colour_and_style(back):
     annotator = MiniatureAnnotator(SHIPPED / "annotator")
-    figures = {
+    figures: dict[str, Any] = {
         figure.name: figure for figure in check_annotator(SHAPES, annotator.annotate, back, n=80)
     }
     assert figures["annotator mean IoU, renders"].passed

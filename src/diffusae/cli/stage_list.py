@@ -34,7 +34,10 @@ STAGES: dict[str, str] = {
         "judge claims that were registered before, on pictures that nothing was chosen on"
         " (claims=...)"
     ),
-    "compare": "lay what is evaluated beside a paper's own figures (reference=...)",
+    "compare": (
+        "lay what is evaluated beside a paper's own figures (reference=...), or several studies"
+        " side by side (studies=[...])"
+    ),
     "dashboard": (
         "build a W&B workspace and report of what is evaluated; without a key, write them to a file"
     ),

@@ -1,21 +1,22 @@
-"""The miniature's text encoder and U-Net, trained together on the latents of the pool."""
+"""The miniature's text encoder and denoiser, trained together on the latents of the pool."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffusae.miniature.fit import channels_last, falling_rate
 from diffusae.miniature.schedule import NoiseSchedule
+from diffusae.miniature.transformer import build_transformer
 
 TEXT_WIDTH = 128
 UP_BLOCKS = 2
@@ -126,15 +127,47 @@ class CaptionedLatents(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class Denoiser(nn.Module):
-    """Text encoder and U-Net as one trainable module."""
+    """Text encoder and U-Net or transformer as one trainable module.
 
-    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+    Args:
+        network: has the name `component` here, as in the pipeline's folder.
+    """
+
+    def __init__(
+        self, text_encoder: CLIPTextModel, network: UNet2DConditionModel | PixArtTransformer2DModel
+    ) -> None:
         super().__init__()
-        self.text_encoder, self.unet = text_encoder, unet
+        self.text_encoder = text_encoder
+        self.component = "unet" if isinstance(network, UNet2DConditionModel) else "transformer"
+        self.add_module(self.component, network)
+
+    @classmethod
+    def new(
+        cls, kind: Literal["unet", "dit"], tokenizer: CLIPTokenizer, latent_channels: int
+    ) -> Denoiser:
+        """One with random weights."""
+        text_encoder = build_text_encoder(tokenizer)
+        if kind == "unet":
+            return cls(text_encoder, build_unet(latent_channels))
+        return cls(text_encoder, build_transformer(latent_channels, TEXT_WIDTH))
+
+    @property
+    def network(self) -> Any:
+        """The U-Net or the transformer."""
+        return getattr(self, self.component)
 
     def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
+        given: dict[str, Tensor] = {}
+        if self.component == "transformer":  # whose pipeline hides the padding; a U-Net sees it
+            given["encoder_attention_mask"] = self._words(tokens)
         states = self.text_encoder(tokens).last_hidden_state
-        return self.unet(latent, timestep, encoder_hidden_states=states).sample
+        network = self.network
+        return network(latent, timestep=timestep, encoder_hidden_states=states, **given).sample
+
+    def _words(self, tokens: Tensor) -> Tensor:
+        """1 up to the first end token, and 0 for the padding after it, which has the same token."""
+        ends = torch.eq(tokens, self.text_encoder.config.eos_token_id).long()
+        return (ends.cumsum(1) - ends == 0).long()
 
 
 class DenoiserTraining(pl.LightningModule):
@@ -152,7 +185,9 @@ class DenoiserTraining(pl.LightningModule):
         super().__init__()
         self.denoiser = channels_last(denoiser)
         self.averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(average))
-        self.skips = SkipDropping(denoiser.unet)  # after the copy for the average was made
+        self.skips = None
+        if denoiser.component == "unet":
+            self.skips = SkipDropping(denoiser.network)  # after the copy for the average was made
         self.scheduler: Any = schedule.scheduler()
         self.steps, self.learning_rate = steps, learning_rate
 
@@ -161,7 +196,8 @@ class DenoiserTraining(pl.LightningModule):
         noisy = self.scheduler.add_noise(latent, noise, timestep)
         noisy = noisy.to(memory_format=torch.channels_last)
         target = self.scheduler.get_velocity(latent, noise, timestep)
-        self.skips.kept = batch["kept"]
+        if self.skips is not None:
+            self.skips.kept = batch["kept"]
         loss = F.mse_loss(self.denoiser(noisy, timestep, batch["tokens"]).float(), target)
         self.log("loss", loss, prog_bar=True)
         return loss

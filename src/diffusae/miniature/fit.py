@@ -53,6 +53,14 @@ class OrderedBatches:
         self.given = state["given"]
 
 
+def steps_done(directory: Path) -> int:
+    """The steps of the newest checkpoint in a directory; 0 where there is none."""
+    newest = directory / "last.ckpt"
+    if not newest.exists():
+        return 0
+    return int(torch.load(newest, weights_only=True, map_location="cpu", mmap=True)["global_step"])
+
+
 def fit(
     module: pl.LightningModule,
     data: Dataset,

@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from matplotlib.colors import rgb_to_hsv
-from scipy.stats import binomtest, bootstrap
 
 from diffusae.miniature.annotator import Annotation, Instance
+from diffusae.miniature.gate_figures import GateFigure, Measure
 from diffusae.miniature.world import Render, Scene
 from diffusae.miniature.worlds import World
 
 Annotate = Callable[[np.ndarray], list[Annotation]]
 Generate = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
-_BOUNDS: dict[str, float] = {
-    "autoencoder PSNR (dB)": 28.0,
-    "autoencoder hue shift (degrees)": 10.0,
-    "annotator mean IoU, renders": 0.90,
-    "named objects found": 0.90,
-    "found in the named colour": 0.85,
-    "style as named": 0.95,
-}
-BOUNDS: dict[str, dict[str, float]] = {
-    "shapes": _BOUNDS,
-    "scenes": _BOUNDS
-    | {
-        "annotator grain right, autoencoded renders": 0.90,
-        "grain as named": 0.85,
-        "colour bound to its noun, 2 objects": 0.95,
-        "colour bound to its noun, 3 objects": 0.95,
-        "false objects, a picture": 0.1,
-    },
-}
-"""World -> figure -> the value that it must reach, or must not exceed."""
 NOISE = 8.0
 """Deviation of the noise in noisy renders, of 255."""
-
-
-@dataclass(frozen=True)
-class GateFigure:
-    """One measured figure: value, 95 % interval, count, and its bound (None: for information)."""
-
-    name: str
-    value: float
-    ci95: tuple[float, float] | None
-    n: int
-    bound: float | None = None
-    at_least: bool = True
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bound is kept; a figure without a bound always passes."""
-        if self.bound is None:
-            return True
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """Makes figures with the bounds of a world."""
-
-    world: World
-
-    def mean(
-        self,
-        name: str,
-        values: Sequence[float] | np.ndarray,
-        *,
-        bound: float | None = None,
-        at_least: bool = True,
-    ) -> GateFigure:
-        array = np.asarray(values, np.float64)
-        rng = np.random.default_rng(0)
-        spread = bootstrap((array,), np.mean, n_resamples=1000, rng=rng).confidence_interval
-        interval = (float(spread.low), float(spread.high))
-        bound = BOUNDS[self.world.name].get(name, bound)
-        return GateFigure(name, float(array.mean()), interval, array.size, bound, at_least)
-
-    def share(self, name: str, hits: Sequence[bool]) -> GateFigure:
-        spread = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(method="wilson")
-        interval = (float(spread.low), float(spread.high))
-        bound = BOUNDS[self.world.name].get(name)
-        return GateFigure(name, float(np.mean(hits)), interval, len(hits), bound)
 
 
 def _iou(a: np.ndarray | None, b: np.ndarray) -> float:
@@ -134,7 +66,7 @@ def check_autoencoder(
             if vivid.any():
                 turn = np.abs(truth[vivid, 0] - seen[vivid, 0])
                 shifts.append(360 * float(np.minimum(turn, 1 - turn).mean()))
-    measure = _Measure(world)
+    measure = Measure(world)
     return [
         measure.mean("autoencoder PSNR (dB)", 10 * np.log10(255**2 / errors)),
         measure.mean("autoencoder hue shift (degrees)", shifts, at_least=False),
@@ -172,7 +104,7 @@ def _annotated(
     kind: str,
 ) -> list[GateFigure]:
     """The annotator's figures on one kind of pictures."""
-    measure = _Measure(world)
+    measure = Measure(world)
     ious: dict[str, list[float]] = {"": [], " of the ground": []}
     for annotation, drawn in zip(annotations, renders, strict=True):
         for noun, mask in drawn.masks.items():
@@ -209,7 +141,7 @@ def check_generation(
     captions = [text for _, text in drawn]
     pictures = generate(captions, range(n))
     pairs = [(a, scene) for a, (scene, _) in zip(annotate(pictures), drawn, strict=True)]
-    measure = _Measure(world)
+    measure = Measure(world)
     figures = [
         *_objects(measure, pairs),
         measure.share("style as named", [a.style == scene.style for a, scene in pairs]),
@@ -226,7 +158,7 @@ def check_generation(
     return figures, pictures
 
 
-def _objects(measure: _Measure, pairs: Pairs) -> list[GateFigure]:
+def _objects(measure: Measure, pairs: Pairs) -> list[GateFigure]:
     """Whether the named objects, and no others, are found, and in their colours."""
     of_count: dict[int, list[bool]] = {}
     found: list[bool] = []
@@ -290,7 +222,7 @@ def check_layouts(
                 by_noun[noun].append(mask)
     at_random = [_iou(a, b) for masks in by_noun.values() for a, b in combinations(masks[:12], 2)]
     bound = (1 + float(np.mean(at_random))) / 2
-    measure = _Measure(world)
+    measure = Measure(world)
     over_seeds = "overlap of layouts over seeds (IoU)"
     return [
         measure.mean(over_seeds, overlaps, bound=bound, at_least=False),

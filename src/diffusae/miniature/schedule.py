@@ -78,6 +78,7 @@ def _shifted() -> DDIMScheduler:
         trained_betas=shifted_betas(),
         clip_sample=False,
         timestep_spacing="trailing",  # the first step is the last timestep
+        steps_offset=1,  # has no part in trailing steps; Stable Diffusion's pipeline sets it
         prediction_type="v_prediction",
     )
 

@@ -15,11 +15,13 @@ SomeSteps = Annotated[int, Within(0, 10**9)]
 class MiniatureSettings(Settings, part=""):
     """`conf/miniature.yaml`."""
 
-    part: Literal["all", "autoencoder", "annotator", "denoiser", "assemble", "gate"]
+    part: Literal["all", "autoencoder", "annotator", "denoiser", "assemble", "gate", "table"]
     folder: str
     """Where the pipeline folder is written, and read to be measured."""
     directory: str
     """Of the pool of scenes, checkpoints, latents, figures and the contact sheet."""
+    gates: list[str]
+    """Directories whose gate.json the part `table` lays side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class TrainingSettings(Settings, part="training"):
     """Of the pool."""
     latent_channels: Count
     """Numbers of the autoencoder for a square of 4 x 4 pixels."""
+    denoiser: Literal["unet", "dit"]
+    """A U-Net of Stable Diffusion's kind, or a transformer of PixArt's."""
     schedule: Literal["plain", "shifted"]
     """The noise schedule: `schedule.py`."""
     skip_drop: Annotated[float, Within(0, 1)]
@@ -46,6 +50,9 @@ class TrainingSettings(Settings, part="training"):
     start_from: str | None
     """A pipeline folder with the first weights, such as the shipped one; a part of 0 steps is taken
     from it unchanged. None: random weights."""
+    parts_from: str | None
+    """The directory of another training, whose pool, autoencoder, latents and annotator are used;
+    None: these are made too."""
     accelerator: str
     """As in Lightning; the stage asks `jobs.processes.device_fault`."""
     workers: Annotated[int, Within(1, 1000)]
@@ -60,3 +67,5 @@ class GateSettings(Settings, part="gate"):
     steps: Annotated[int, Within(1, 1000)]
     batch_size: Count
     pictures: Count
+    exchanges: Count
+    """Captions for each decision time."""

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from diffusae.errors import UserError
 from diffusae.files import atomic_path
 from diffusae.miniature.annotator import (
     AnnotatorTraining,
@@ -27,14 +28,8 @@ from diffusae.miniature.autoencoder import (
     encode_pictures,
     reconstruct,
 )
-from diffusae.miniature.denoiser import (
-    CaptionedLatents,
-    Denoiser,
-    DenoiserTraining,
-    build_text_encoder,
-    build_unet,
-)
-from diffusae.miniature.fit import fit
+from diffusae.miniature.denoiser import CaptionedLatents, Denoiser, DenoiserTraining
+from diffusae.miniature.fit import fit, steps_done
 from diffusae.miniature.folder import save_miniature
 from diffusae.miniature.pool import Pool, build_pool
 from diffusae.miniature.schedule import SCHEDULES
@@ -49,18 +44,22 @@ class MiniatureTraining:
     """Trains autoencoder, annotator and denoiser, in this order, and writes the pipeline folder.
 
     Args:
-        directory: holds the pool of scenes, the checkpoints and the latents.
+        directory: holds the pool of scenes, the checkpoints and the latents; with
+            `training.parts_from` the checkpoint of the denoiser alone.
     """
 
     def __init__(self, directory: str | Path, settings: TrainingSettings) -> None:
         self.directory, self.settings = Path(directory), settings
+        self.parts = Path(settings.parts_from or directory)
         self.world, self.schedule = world_of(settings.world), SCHEDULES[settings.schedule]
         self.start_from = None if settings.start_from is None else Path(settings.start_from)
 
     def pool(self) -> Pool:
         """The training scenes, drawn on the first call."""
         settings = self.settings
-        place, workers = self.directory / "pool", settings.workers
+        place, workers = self.parts / "pool", settings.workers
+        if settings.parts_from is not None and not place.exists():
+            raise self._unfinished("autoencoder")
         return build_pool(place, settings.scenes, world=self.world, workers=workers)
 
     def autoencoder(self) -> Any:
@@ -81,7 +80,7 @@ class MiniatureTraining:
 
     def latents(self) -> np.ndarray:
         """The pool's scaled latents, float16 `[n, channels, 16, 16]`, mapped; encoded once."""
-        path = self.directory / "latents.npy"
+        path = self.parts / "latents.npy"
         if not path.exists():
             autoencoder = self.autoencoder().float()
             pictures, factor = self.pool().pictures, autoencoder.config["scaling_factor"]
@@ -103,17 +102,21 @@ class MiniatureTraining:
         return tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
 
     def denoiser(self) -> Denoiser:
-        """Train text encoder and U-Net (or load them); the moving average of their weights."""
+        """Train text encoder and denoiser (or load them); the moving average of their weights."""
         settings, latents, tokenizer = self.settings, self.latents(), self.tokenizer()
         tokens = self._tokens(tokenizer, self.pool().captions)
         pl.seed_everything(settings.seed)
-        denoiser = Denoiser(build_text_encoder(tokenizer), build_unet(settings.latent_channels))
-        if self.start_from is not None:
-            unet: Any = UNet2DConditionModel.from_pretrained(self.start_from / "unet")
-            denoiser.unet.load_state_dict(unet.state_dict())
+        denoiser = Denoiser.new(settings.denoiser, tokenizer, settings.latent_channels)
+        if self.start_from is not None and (self.start_from / denoiser.component).is_dir():
+            start: Any = type(denoiser.network).from_pretrained(
+                self.start_from / denoiser.component
+            )
+            denoiser.network.load_state_dict(start.state_dict())
             denoiser.text_encoder = CLIPTextModel.from_pretrained(
                 self.start_from / "text_encoder", dtype=torch.float32
             )
+        elif self.start_from is not None:
+            log.info("%s has another kind of denoiser: this one is new", self.start_from)
         denoiser.train()  # loaded modules are in evaluation mode
         steps, size = settings.denoiser_steps, settings.batch_size
         training = DenoiserTraining(
@@ -147,12 +150,22 @@ class MiniatureTraining:
         return training.network.eval().requires_grad_(False)
 
     def _fit(self, part: str, module: pl.LightningModule, data: Any, **length: Any) -> None:
-        place, accelerator = self.directory / part, self.settings.accelerator
+        place, accelerator = self.parts / part, self.settings.accelerator
+        if part == "denoiser":
+            place = self.directory / part
+        elif self.settings.parts_from is not None and length["steps"] > steps_done(place):
+            raise self._unfinished(part)
         fit(module, data, directory=place, accelerator=accelerator, **length)
+
+    def _unfinished(self, part: str) -> UserError:
+        return UserError(
+            f"training.parts_from={self.settings.parts_from} has no finished {part}; train it there"
+            f" first: diffusae miniature world={self.world.name} part={part} directory={self.parts}"
+        )
 
     def _autoencoded(self) -> np.ndarray:
         """Reconstructions of the pool's first pictures; computed once."""
-        path = self.directory / "autoencoded.npy"
+        path = self.parts / "autoencoded.npy"
         if not path.exists():
             autoencoder, pictures = self.autoencoder(), self.pool().pictures
             share = range(0, min(len(pictures), 5_000), 100)

@@ -96,9 +96,11 @@ def _window(row: Result, ending: str) -> tuple[str, float, float, Estimate]:
     return name, float(first), float(last), row.estimate
 
 
-def curves(decisions: Sequence[Decision]) -> alt.FacetChart:
+def curves(
+    decisions: Sequence[Decision], *, title: str = "placement of the steps"
+) -> alt.FacetChart:
     """The share over t, a panel an attribute and a line a placement, with 95 % bands; the rule is
-    one half, and a diamond t*.
+    one half, and a diamond t*. `title`: what the lines are.
     """
     names = list(dict.fromkeys(one.placement for one in decisions))
     shares = [
@@ -114,9 +116,7 @@ def curves(decisions: Sequence[Decision]) -> alt.FacetChart:
     colour = alt.Color(
         "name:N",
         scale=alt.Scale(domain=names, range=list(_COLOURS[: len(names)])),
-        legend=alt.Legend(
-            title="placement of the steps", orient="top", symbolType="stroke", symbolOpacity=1
-        )
+        legend=alt.Legend(title=title, orient="top", symbolType="stroke", symbolOpacity=1)
         if names[1:]
         else None,
     )

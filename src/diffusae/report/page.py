@@ -85,7 +85,7 @@ def render_page(study: FinishedStudy) -> str:
     Raises:
         UserError: a row of results that lacks a field.
     """
-    environment = _environment()
+    templates = environment()
     books = Books(PictureBook(), vega.ChartBook())
     views = {section: section.view(study, books) for section in SECTIONS}
     shown = [section for section in SECTIONS if views[section] is not None]
@@ -101,7 +101,7 @@ def render_page(study: FinishedStudy) -> str:
         (
             section,
             Markup(
-                environment.get_template(f"sections/{section.name}.html.j2").render(
+                templates.get_template(f"sections/{section.name}.html.j2").render(
                     **shared, **(views[section] or {}), tables=by_section[section.name]
                 )
             ),
@@ -113,7 +113,7 @@ def render_page(study: FinishedStudy) -> str:
         for section in SECTIONS
         for verdict in (*section.verdicts(study), *_claims(study, section.name))
     ]
-    page = environment.get_template("page.html.j2").render(
+    page = templates.get_template("page.html.j2").render(
         **shared,
         asks=_asks(study),
         sections=rendered,
@@ -173,15 +173,16 @@ def _asks(study: FinishedStudy) -> str:
     return "text" if study.erasures or study.strips else "composition"
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of pages, with what they write figures by."""
+    templates = Environment(
         loader=FileSystemLoader([HERE, HERE / "sections"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    templates.filters.update(
         number=tables.number,
         interval=tables.interval,
         estimate=tables.text_of,
@@ -193,7 +194,7 @@ def _environment() -> Environment:
         signed=signed,
         window=window_text,
     )
-    return environment
+    return templates
 
 
 def write_report(path: Path | str, study: FinishedStudy) -> None:

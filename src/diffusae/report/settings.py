@@ -1,4 +1,4 @@
-"""Settings of the W&B dashboard."""
+"""Settings of the W&B dashboard and of comparisons."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ class DashboardSettings(Settings, part="dashboard"):
     """Figures of the cells' trainings."""
     galleries: list[str]
     """Pictures with captions of the cells' runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(Settings, part=""):
+    """`conf/compare.yaml`."""
+
+    reference: str
+    """A paper's figures; with `studies` they have no part."""
+    studies: list[str]
+    """Directories of studies that are laid side by side; empty: the study is laid beside a
+    paper."""
+    page: str
+    """Where these are shown."""

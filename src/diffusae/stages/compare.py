@@ -1,9 +1,12 @@
-"""Compare: what is evaluated in an outputs folder beside a paper's own figures."""
+"""Compare: what is evaluated in an outputs folder beside a paper's own figures, or several studies
+side by side.
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -11,7 +14,8 @@ from diffusae.files import atomic_path, atomic_write_json, remove_left_overs
 from diffusae.report.compared import figures_below, show_comparison
 from diffusae.report.comparison import compare as lay_beside
 from diffusae.report.comparison import comparison_csv, comparison_markdown, load_reference
-from diffusae.runs.disk import where_writable
+from diffusae.report.settings import CompareSettings
+from diffusae.runs.disk import require_writable, where_writable
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -23,9 +27,14 @@ def compare(cfg: DictConfig) -> None:
 
     All `evaluation/**/results.json` below the directory are read, of whatever SAE; those of a run
     that is not finished are left out.
+
+    With `studies`, these directories are shown on one page instead, with a JSON file beside it.
     """
-    study = Study(cfg)
-    reference = load_reference(cfg.reference)
+    study, settings = Study(cfg), CompareSettings.of(cfg)
+    if settings.studies:
+        _side_by_side(study, settings)
+        return
+    reference = load_reference(settings.reference)
     ours = list(figures_below(study.directory))
     if not ours:
         log.warning(
@@ -44,3 +53,15 @@ def compare(cfg: DictConfig) -> None:
             with atomic_path(place.with_suffix(suffix)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         log.info("written to %s.json, .csv and .md", place)
+
+
+def _side_by_side(study: Study, settings: CompareSettings) -> None:
+    from diffusae.report.side_by_side import Member, write_side_by_side  # charts take seconds
+
+    page = Path(settings.page)
+    members = [Member.of(study, directory, page) for directory in settings.studies]
+    require_writable(page.parent, instead="page")
+    write_side_by_side(page, study.name, members)
+    for member in members:
+        log.info("%s: the law of three stages: %s", member.name, member.law_text)
+    log.info("the page: %s", page.absolute())

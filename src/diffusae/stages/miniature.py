@@ -30,6 +30,11 @@ def miniature(cfg: DictConfig) -> None:
     faults = [fault for kind in kinds for _, fault in kind.faults_in(cfg)]
     together([*faults, *([device] if device else [])])
     settings = MiniatureSettings.of(cfg)
+    if settings.part == "table":
+        from diffusae.miniature.gate_table import write_gate_table
+
+        print(write_gate_table(settings.gates, Path(settings.directory)))
+        return
     from diffusae.miniature.measured import pass_gate  # diffusers and Lightning take seconds
     from diffusae.miniature.train import MiniatureTraining
 
