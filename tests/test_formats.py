@@ -11,13 +11,14 @@ import json
 import math
 import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "BOOL": "?"}
+DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "BOOL": "?", "U8": "u1"}
 
 
 def foreign_shard(path: Path) -> list[tuple[str, dict[str, Any], bytes]]:
@@ -34,7 +35,7 @@ def foreign_shard(path: Path) -> list[tuple[str, dict[str, Any], bytes]]:
 def foreign_updates(
     root: Path, manifest: dict, stream: dict, split: str
 ) -> dict[str, tuple[dict, np.ndarray]]:
-    """{image id: (meta, float16 [positions, d_in])} of a stream and split."""
+    """{image id: (meta, float16 [positions, d_in or columns])} of a stream and split."""
     folder = f"{stream['block']}/t{stream['t']:.2f}/{stream['conditioning']}"
     described = {}
     for shard in manifest["shards"]:
@@ -58,7 +59,11 @@ def foreign_positions(manifest: dict, image_id: str, split: str, count: int) -> 
 
 def foreign_tensors(path: Path) -> dict[str, np.ndarray]:
     """A safetensors file."""
-    data = path.read_bytes()
+    return foreign_bytes(path.read_bytes())
+
+
+def foreign_bytes(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors in the bytes of a safetensors file."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     header.pop("__metadata__", None)
@@ -183,15 +188,20 @@ def test_vectors_equal_those_that_diffusae_reads_and_stand_where_the_format_says
                 positions = foreign_positions(manifest, sample.image_id, split, count)
                 assert meta.get("positions", list(range(count))) == positions
                 assert updates.dtype == np.float16
-                assert updates.shape == (len(positions), stream["d_in"])
+                columns = meta.get("columns", list(range(stream["d_in"])))
+                assert ("columns" in meta) == (stream["block"] == "attention")
+                assert updates.shape == (len(positions), len(columns))
                 np.testing.assert_array_equal(updates, sample.updates)
     assert manifest["subsampling"]["positions_per_image"] == 100 // 8
 
 
-def test_attention_of_a_position_sums_to_one_over_the_tokens(study, manifest):
+def test_attention_is_a_positions_share_for_each_token_of_the_captions_words(study, manifest):
     (stream,) = (s for s in manifest["streams"] if s["block"] == "attention")
-    for _, updates in foreign_updates(study / "activations", manifest, stream, "test").values():
-        np.testing.assert_allclose(updates.astype(np.float32).sum(axis=1), 1, atol=5e-3)
+    for meta, updates in foreign_updates(study / "activations", manifest, stream, "test").values():
+        tokens = {token for places in meta["word_tokens"].values() for token in places}
+        assert meta["columns"] == sorted(tokens)
+        shares = updates.astype(np.float32).sum(axis=1)
+        assert (shares > 0).all() and (shares < 1).all()
 
 
 def test_pictures_are_rgb_pngs_of_the_manifests_size(study, manifest):
@@ -268,3 +278,19 @@ def test_the_page_names_every_field_that_is_written(study, manifest):
     written.append(json.loads((study / "sae/mid-t0.50-cond-k4/cfg.json").read_text()))
     missing = {name for value in written for name in value if f"`{name}`" not in page}
     assert not missing
+
+
+def test_the_lines_of_the_page_read_codes():
+    from diffusae.activations.codes import PictureCodes
+
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    lines = page.partition("## codes/")[2].partition("```python\n")[2].partition("```")[0]
+    values = np.array([[0.5, 3.0], [0.0, 0.0], [2.0, 0.0]])
+    codes = PictureCodes.of(
+        values, np.array([[700, 2], [0, 1], [5, 7]]), d_sae=5120, dtype=np.dtype(np.float16)
+    )
+    tensors = foreign_bytes(codes.to_bytes())
+    read: dict[str, Any] = {"np": np, "zlib": zlib, **tensors, "n": int(tensors["counts"].sum())}
+    exec(lines, read)
+    assert [one.tolist() for one in read["indices"]] == [[2, 700], [], [5]]
+    assert read["values"].tolist() == [3.0, 0.5, 2.0]

@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HIDDEN = "***"
@@ -45,7 +45,11 @@ _SHORTEST = 8
 
 def masked(text: str) -> str:
     """The text with `***` in place of every secret."""
-    for secret in _of_environment():
+    return _masked(text, _of_environment())
+
+
+def _masked(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
         text = text.replace(secret, HIDDEN)
     if not _SUSPECT.search(text):
         return text
@@ -56,11 +60,17 @@ def masked(text: str) -> str:
 
 def masked_value(value: Any) -> Any:
     """Plain JSON with every string masked, keys included. A `pipe:` source is masked as a whole."""
-    if isinstance(value, str):
-        return PIPE + HIDDEN if value.lstrip().startswith(PIPE) else masked(value)
-    if isinstance(value, Mapping):
-        return {masked_value(name): masked_value(entry) for name, entry in value.items()}
-    return [masked_value(entry) for entry in value] if isinstance(value, list | tuple) else value
+    secrets = _of_environment()  # once: a run.json has hundreds of strings
+
+    def hidden(value: Any) -> Any:
+        if isinstance(value, str):
+            whole = value.lstrip().startswith(PIPE)
+            return PIPE + HIDDEN if whole else _masked(value, secrets)
+        if isinstance(value, Mapping):
+            return {hidden(name): hidden(entry) for name, entry in value.items()}
+        return [hidden(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    return hidden(value)
 
 
 def masked_json(text: str, **how: Any) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from diffusae.activations import codes as codes_module
 from diffusae.activations.codes import PictureCodes, padded, read_codes
 from diffusae.activations.hashed_tar import hashed_tar
 from diffusae.activations.journal import journal_path
@@ -36,32 +38,73 @@ def example() -> PictureCodes:
 def test_entries_that_are_active_are_kept_in_the_smallest_types_that_hold_them():
     codes = example()
     assert codes.counts.tolist() == [2, 0, 1] and codes.counts.dtype == np.uint8
-    assert codes.indices.tolist() == [299, 2, 7] and codes.indices.dtype == np.uint16
-    assert codes.values.tolist() == [0.5, 3.0, 65504.0] and codes.values.dtype == HALF
+    assert codes.indices.tolist() == [2, 299, 7] and codes.indices.dtype == np.uint16
+    assert codes.values.tolist() == [3.0, 0.5, 65504.0] and codes.values.dtype == HALF
     for d_sae, kind in ((256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)):
         one = PictureCodes.of(np.ones((1, 1)), np.zeros((1, 1), int), d_sae=d_sae, dtype=HALF)
         assert one.indices.dtype == kind
 
 
-def test_a_member_is_a_safetensors_file_of_the_computed_size():
-    codes = example()
-    tensors = load(codes.to_bytes())
-    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
-        "counts": [2, 0, 1],
-        "indices": [299, 2, 7],
-        "values": [0.5, 3.0, 65504.0],
-    }
-    whole = PictureCodes.of(
-        np.ones((256, 20)), np.zeros((256, 20), int), d_sae=5120, dtype=HALF
-    ).to_bytes()
-    assert abs(len(whole) - codes_size(256, 20, d_sae=5120)) <= 16
+def test_a_member_has_the_steps_from_latent_to_latent_and_the_values_byte_by_byte():
+    tensors = load(example().to_bytes())
+    assert tensors.keys() == {"counts", "packed"} and tensors["counts"].tolist() == [2, 0, 1]
+    # The steps are 2, 297 = 256 + 41, and 7, which begins anew. In float16, 3, .5 and 65504 are
+    # 0x4200, 0x3800 and 0x7bff.
+    assert list(zlib.decompress(tensors["packed"].tobytes())) == [
+        2, 41, 7, 0, 1, 0, 0x00, 0x00, 0xFF, 0x42, 0x38, 0x7B,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("d_sae", [200, 5120, 70_000])
+def test_what_is_packed_is_unpacked_to_the_bit(d_sae, dtype):
+    generator = np.random.default_rng(d_sae)
+    values = generator.normal(size=(40, 9)).astype(np.float32)  # half of them are not active
+    values[[0, 7, 39]] = -1.0
+    indices = np.array([generator.choice(d_sae, 9, replace=False) for _ in values])
+    kind = np.dtype(dtype)
+    codes = PictureCodes.of(values, indices, d_sae=d_sae, dtype=kind)
+    read = PictureCodes.unpacked(**load(codes.to_bytes()), d_sae=d_sae, dtype=kind)
+    for name, tensor in vars(codes).items():
+        assert np.array_equal(getattr(read, name), tensor)
+        assert getattr(read, name).dtype == tensor.dtype
+
+
+def test_a_member_is_at_most_as_large_as_computed_and_smaller_where_positions_are_alike():
+    generator = np.random.default_rng(0)
+    values = generator.exponential(3.0, size=(256, 20)) + 0.5
+    sizes = []
+    for alike in (False, True):
+        drawn = generator.random((1 if alike else 256, 5120)).argsort(axis=1)[:, :20]
+        indices = np.broadcast_to(drawn, (256, 20))
+        sizes.append(len(PictureCodes.of(values, indices, d_sae=5120, dtype=HALF).to_bytes()))
+    most = codes_size(256, 20, d_sae=5120)
+    assert 0.6 * sizes[0] > sizes[1] and sizes[0] < 0.85 * most
+    noise = generator.integers(0, 2**16, 9000, dtype=np.uint16)
+    assert len(zlib.compress(noise.tobytes(), 1)) - noise.nbytes < 50
+
+
+def test_more_than_a_picture_can_have_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(codes_module, "MOST_UNPACKED", 11)
+    whole = load(example().to_bytes())  # 3 latents of 2 + 2 bytes
+    with pytest.raises(ValueError, match="12 bytes of codes are more than 11"):
+        PictureCodes.unpacked(**whole, d_sae=300, dtype=HALF)
+
+
+def test_codes_of_earlier_versions_are_read_as_they_are(tmp_path):
+    manifest = written(tmp_path)
+    with hashed_tar(tmp_path / "mid" / "t0.50" / "cond" / "k2" / "shard-000000.tar") as tar:
+        tar.add("p0", safetensors=tensors(indices=np.array([299, 7], np.uint16)))
+        tar.add("p1", safetensors=example().to_bytes())
+    old, new = (codes for _, codes in read_codes(tmp_path, manifest, CODES, "test"))
+    assert old.indices.tolist() == [299, 7] and new.indices.tolist() == [2, 299, 7]
 
 
 def test_rows_are_padded_to_the_position_with_the_most_active_latents():
     few = PictureCodes.of(np.array([[2.0]] * 3), np.full((3, 1), 4), d_sae=300, dtype=HALF)
     values, indices = padded([few, example()], 3)
-    assert values.tolist() == [[[2, 0]] * 3, [[0.5, 3], [0, 0], [65504, 0]]]
-    assert indices.tolist() == [[[4, 0]] * 3, [[299, 2], [0, 0], [7, 0]]]
+    assert values.tolist() == [[[2, 0]] * 3, [[3, 0.5], [0, 0], [65504, 0]]]
+    assert indices.tolist() == [[[4, 0]] * 3, [[2, 299], [0, 0], [7, 0]]]
     assert values.dtype == np.float32 and indices.dtype == np.int64
     assert [part.shape for part in padded([], 3)] == [(0, 3, 1)] * 2
 
@@ -136,6 +179,15 @@ def test_another_autoencoder_does_not_go_on_with_a_collection(tmp_path):
         ActivationWriter(tmp_path, streams=[STREAM], header={}, with_images=False, codes=[other])
 
 
+def packed(data: bytes, counts: object = (1, 0, 1), kind: str = "u1") -> bytes:
+    numbers = np.frombuffer(data, np.uint8)
+    return save({"counts": np.array(counts, kind), "packed": numbers})
+
+
+RIGHT = zlib.compress(bytes([7, 43, 0, 1, 0, 0, 0x38, 0x42]))
+"""Latents 7 and 299 with the values .5 and 3."""
+
+
 def tensors(**changed: np.ndarray) -> bytes:
     whole = {
         "counts": np.array([1, 0, 1], np.uint8),
@@ -154,7 +206,16 @@ def tensors(**changed: np.ndarray) -> bytes:
         (tensors(counts=np.array([1, 1, 1], np.uint8)), "p0.safetensors", "do not fit 3 positions"),
         (tensors(counts=np.array([2], np.uint8)), "p0.safetensors", "do not fit 3 positions"),
         (tensors(counts=np.array([1, 0, 1], np.int8)), "p0.safetensors", "must be unsigned"),
-        (tensors(more=np.zeros(1)), "p0.safetensors", "codes are counts, indices and values"),
+        (tensors(more=np.zeros(1)), "p0.safetensors", "codes are counts and packed"),
+        (packed(RIGHT[:-1]), "p0.safetensors", "does not hold 2 indices and values"),
+        (packed(b"zip" + RIGHT), "p0.safetensors", "packed is damaged"),
+        (packed(RIGHT, (1, 1, 1)), "p0.safetensors", "does not hold 3 indices and values"),
+        (packed(RIGHT, (1, 0, 0)), "p0.safetensors", "does not hold 1 indices and values"),
+        (packed(RIGHT, (2, 0, 0)), "p0.safetensors", "a latent is none of 300"),
+        (packed(RIGHT, (1, 1)), "p0.safetensors", "do not fit 3 positions"),
+        (packed(RIGHT, (1, 0, 1), "i1"), "p0.safetensors", "must be unsigned"),
+        (packed(RIGHT, (2**40, 0, 1), "u8"), "p0.safetensors", "unsigned numbers up to 300"),
+        (packed(zlib.compress(bytes(9))), "p0.safetensors", "does not hold 2 indices and values"),
         (tensors()[:-1], "p0.safetensors", "cannot be read"),
         (b"", "p0.safetensors", "cannot be read"),
         (tensors(), "p0.pyd", r"only .safetensors are read, never pickles"),

@@ -63,6 +63,8 @@ def test_the_first_batch_is_shown_beforehand_and_given_in_its_turn(collection, r
     shown = data.first_batch()
     loader = data.train_dataloader()
     assert loader.state_dict()["batches"] == 0
+    # Processes get copies of the loader, and would write their batches into the same memory.
+    assert not loader._recycled._free
     given = epoch_of(loader, 0)
     assert torch.equal(shown, given[0])
     assert same(given, epoch_of(data_of(collection[0]).train_dataloader(), 0))

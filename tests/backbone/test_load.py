@@ -47,7 +47,9 @@ def _picture(pipe) -> torch.Tensor:
     )
 
 
-def test_a_saved_folder_gives_the_same_pictures_when_loaded(pipe, saved: Path) -> None:
+def test_a_saved_folder_gives_the_same_pictures_when_loaded(saved: Path) -> None:
+    pipe = tiny_pipeline()
+    pipe.unet.to(memory_format=torch.channels_last)  # as on every CPU; sums round in another way
     assert torch.equal(_picture(_load(saved)), _picture(pipe))
     assert torch.equal(_picture(_load(str(saved))), _picture(pipe))
 

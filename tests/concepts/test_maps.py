@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusae.concepts import maps as maps_module
 from diffusae.concepts.maps import (
     LabelOverlap,
     activation_maps,
@@ -22,10 +23,13 @@ VALUES = torch.tensor([[2.0, 0.0], [5.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
 INDICES = torch.tensor([[7, 9], [2, 9], [9, 7], [7, 9]])
 
 
-def test_maps_hold_the_active_latents_only():
-    latents, maps = activation_maps(VALUES, INDICES, (2, 2))
-    assert latents.tolist() == [2, 7]
-    assert maps.tolist() == [[[0, 5], [0, 0]], [[2, 0], [0, 1]]]
+def test_maps_hold_the_active_latents_of_every_picture_only():
+    """In the second picture latent 9 is active at position 2, and no other one."""
+    values = torch.stack([VALUES, torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 0.0]])])
+    found = activation_maps(values, torch.stack([INDICES, INDICES]), (2, 2))
+    pictures, latents, maps = (part.tolist() for part in found)
+    assert (pictures, latents) == ([0, 0, 1], [2, 7, 9])
+    assert maps == [[[0, 5], [0, 0]], [[2, 0], [0, 1]], [[0, 0], [3, 0]]]
 
 
 def test_maps_of_chosen_latents_are_zero_where_they_are_silent():
@@ -85,24 +89,48 @@ def test_a_picture_without_masks_has_no_background_either():
     assert (labels, len(stack)) == ([], 0)
 
 
+def overlap(masks, *, values=VALUES, **options):
+    """Of one picture: its latents and their IoU with its masks."""
+    pictures, latents, iou = LabelOverlap(**options)(values[None], INDICES[None], [masks], (2, 2))
+    assert not pictures.any()
+    return latents, iou
+
+
 def test_overlap_on_the_grid_by_hand():
     masks = torch.tensor([[[1, 0], [0, 0]], [[1, 0], [0, 1]]], dtype=torch.bool)
-    latents, iou = LabelOverlap(resize="mask_to_grid")(VALUES, INDICES, masks, (2, 2))
+    latents, iou = overlap(masks, resize="mask_to_grid")
     # Latent 2 fires at position 1 only; latent 7 at 0 and 3 (0.5 of its maximum, above 0.1).
     assert latents.tolist() == [2, 7]
     assert iou.tolist() == [[0, 0], [0.5, 1.0]]
 
 
+def test_every_picture_is_compared_with_its_own_masks_whatever_their_number_and_size():
+    two = torch.tensor([[[1, 0], [0, 0]], [[1, 0], [0, 1]]], dtype=torch.bool)
+    none, large = torch.zeros(0, 1, 1, dtype=torch.bool), torch.zeros(1, 4, 4, dtype=torch.bool)
+    large[0, :2, 2:] = True  # the upper right quarter: position 1
+    codes = (torch.stack([VALUES] * 3), torch.stack([INDICES] * 3))
+    pictures, latents, iou = LabelOverlap(resize="mask_to_grid")(*codes, [two, none, large], (2, 2))
+    assert pictures.tolist() == [0, 0, 1, 1, 2, 2] and latents.tolist() == [2, 7] * 3
+    assert iou.tolist() == [[0, 0], [0.5, 1], [0, 0], [0, 0], [1, 0], [0, 0]]
+
+
+def test_maps_that_are_resized_a_few_at_once_overlap_alike(monkeypatch):
+    mask = torch.rand(2, 8, 8) > 0.5
+    whole = overlap(mask)[1]
+    monkeypatch.setattr(maps_module, "_PIXELS_AT_ONCE", 64)
+    assert torch.equal(overlap(mask)[1], whole)
+
+
 def test_the_cut_follows_the_activation_threshold():
     masks = torch.tensor([[[1, 0], [0, 0]]], dtype=torch.bool)
-    strict = LabelOverlap(resize="mask_to_grid", activation_threshold=0.6)
-    assert strict(VALUES, INDICES, masks, (2, 2))[1].tolist() == [[0], [1.0]]
+    _, iou = overlap(masks, resize="mask_to_grid", activation_threshold=0.6)
+    assert iou.tolist() == [[0], [1.0]]
 
 
 def test_maps_resized_to_the_mask_overlap_with_a_mask_of_its_size():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, :4, 4:] = True
-    _, iou = LabelOverlap(activation_threshold=0.5)(VALUES, INDICES, mask, (2, 2))
+    _, iou = overlap(mask, activation_threshold=0.5)
     # Bilinear from position 1 (upper right): above .5 in the 4x4 quadrant but its inner corner.
     assert 0.8 < iou[0, 0] <= 1
     assert iou[1, 0] < 0.1

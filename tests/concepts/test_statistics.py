@@ -26,8 +26,10 @@ def test_the_table_equals_numpy_over_dense_maps(monkeypatch, merge_every):
     monkeypatch.setattr(statistics, "_PICTURES_BETWEEN_MERGES", merge_every)
     codes, dense = dense_pictures(9)
     added = LatentStatistics(5, (2, 3), n_top=4)
-    for number, (values, indices) in enumerate(codes):
-        added.add(f"image-{number}", values, indices)
+    for first in (0, 4, 5):  # 4, 1 and 4 pictures at once
+        part = codes[first : {0: 4, 4: 5, 5: 9}[first]]
+        names = [f"image-{first + n}" for n in range(len(part))]
+        added.add(names, *(torch.stack(both) for both in zip(*part, strict=True)))
     table = added.table()
     np.testing.assert_allclose(table["firing_frequency"], (dense > 0).mean(axis=(0, 2)))
     np.testing.assert_allclose(table["pictures_active"], (dense > 0).any(axis=2).sum(axis=0))
@@ -51,7 +53,7 @@ def test_a_latent_that_fires_at_fixed_positions_is_context_free():
         # Latent 0 always fires at position 0; latent 1 alternates.
         moving = number % 2
         values = torch.tensor([[1.0, 1.0 - moving], [0.0, float(moving)]])
-        added.add(str(number), values, torch.tensor([[0, 1], [0, 1]]))
+        added.add([str(number)], values[None], torch.tensor([[[0, 1], [0, 1]]]))
     table = added.table()
     assert table["position_share"].tolist() == [1, 0]
     assert table["map_variance"].tolist() == [0, 0.25]
@@ -59,7 +61,7 @@ def test_a_latent_that_fires_at_fixed_positions_is_context_free():
 
 def test_a_silent_latent_has_no_top_images_and_no_position_share():
     added = LatentStatistics(2, (1, 1))
-    added.add("a", torch.tensor([[1.0]]), torch.tensor([[0]]))
+    added.add(["a"], torch.tensor([[[1.0]]]), torch.tensor([[[0]]]))
     row = added.table().iloc[1]
     assert row["top_images"] == []
     assert row["firing_frequency"] == 0

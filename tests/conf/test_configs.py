@@ -231,7 +231,7 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
             r"unknown block of model miniature: 'side'; known: down, down_inner, mid, up",
         ),
         (["timestep.t=1.5"], r"timestep.t=1.5 must be a number from 0 to 1"),
-        (["grid.timesteps=[0.5,0.499]"], "fall on one of 50 steps"),
+        (["grid.timesteps=[0.5,0.499]"], "fall on one of 15 steps"),
         (["model.guidance=1.0"], "needs classifier-free guidance"),
         (["emergence.share=1.5"], r"emergence.share=1.5 must be a number from"),
         (["emergence.moments=1"], r"emergence.moments=1 must be a whole number from 2"),

@@ -37,6 +37,18 @@ def test_random_pictures_of_the_whole_set_have_the_entropy_of_the_whole_set():
     assert votes.of_random_pictures([], n_draws=5, seed=0).n == 0
 
 
+def test_random_pictures_are_those_of_one_permutation_a_latent():
+    """The slow way: latent by latent, a fresh order of all pictures, of which the first count."""
+    votes, sizes, drawn = LabelVotes(VOTES), [2, 3, 2], np.random.default_rng(4)
+    means = []
+    for _ in range(7):
+        orders = [drawn.permutation(list(VOTES))[:size].tolist() for size in sizes]
+        means.append(np.nanmean(votes.entropies(orders)))
+    estimate = votes.of_random_pictures(sizes, n_draws=7, seed=4)
+    assert estimate.value == np.mean(means)
+    assert estimate.ci95 == pytest.approx(np.percentile(means, [2.5, 97.5]))
+
+
 def test_no_pictures_are_refused():
     with pytest.raises(UserError, match="annotate held-out pictures first"):
         LabelVotes({})

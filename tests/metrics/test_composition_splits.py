@@ -42,7 +42,13 @@ def marked(monkeypatch) -> Any:
 
 def rows(marked: Any) -> Any:
     study: Any = SimpleNamespace(
-        cfg=SimpleNamespace(annotator=None), sae=None, concepts=None, annotations=None, seed=0
+        cfg=SimpleNamespace(annotator=None),
+        sae=None,
+        concepts=None,
+        annotations=None,
+        seed=0,
+        held_out=None,
+        cell=SimpleNamespace(coordinates=dict),
     )
     tried = SimpleNamespace(
         top_n=(1,), weighting=("uniform",), centred=(True,), scale=("relative",)
@@ -62,13 +68,23 @@ def test_settings_are_chosen_on_the_tuning_split(marked, monkeypatch):
     assert marked.named == [("dictionary", None), ("tune", ("fish",)), ("test", ("fish",))]
 
 
-def test_figures_are_of_the_test_split(marked, monkeypatch):
+def test_figures_and_baselines_are_of_the_test_split(marked, monkeypatch):
     chosen = Tuned(Settings(), Threshold(0.5, 0.5, [0.5], [0.5]), [])
-    monkeypatch.setattr(composition, "tune", lambda *_: chosen)
+    asked: list[list[str]] = []
 
-    def predict(split: Any, *_: Any) -> Any:
+    def named(*splits: Any, **_: Any) -> None:
+        asked.append([split.name for split in splits if hasattr(split, "name")])
+
+    def evaluate(split: Any, *_: Any, **__: Any) -> Any:
         raise Seen(split.name)
 
-    monkeypatch.setattr(composition, "predict_scores", predict)
+    monkeypatch.setattr(composition, "tune", lambda *_: chosen)
+    monkeypatch.setattr(composition, "predict_scores", named)
+    monkeypatch.setattr(composition, "evaluate", evaluate)
+    monkeypatch.setattr(composition, "_cross_attention", lambda *_: {})
+    monkeypatch.setattr(composition, "_probes", lambda *_: {})
+    names = ("chance", "centre_prior", "centre_disc", "other_picture", "annotator_ceiling")
+    monkeypatch.setattr(composition, "baselines", SimpleNamespace(**dict.fromkeys(names, named)))
     with pytest.raises(Seen, match=r"^test$"):
         rows(marked)
+    assert asked == [["test"], ["test"], ["tune", "test"], ["tune", "test"], ["test"], ["test"]]

@@ -454,6 +454,13 @@ def test_unfinished_runs_are_named(page: str) -> None:
     assert "2 runs, 1 not finished: train mid-t1.00-cond (failed)." in Reader(page).text
 
 
+def test_a_page_of_a_study_that_goes_on_says_what_is_finished(study: FinishedStudy) -> None:
+    note = "The study was going on when this page was written"
+    assert note not in render_page(study)
+    early = render_page(replace(study, so_far="1 of 18 cells"))
+    assert f"{note}</b>: 1 of 18 cells so far." in early
+
+
 def test_the_same_study_gives_the_same_page(study: FinishedStudy) -> None:
     assert render_page(study) == render_page(study)
 

@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.errors import UserError
 from diffusae.sae import kernels
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -20,8 +19,7 @@ def without_triton(monkeypatch):
 
 
 def checked(stage: str, *overrides: str) -> None:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        Study(compose(stage, overrides=["trainer.accelerator=cpu", *overrides])).check()
+    Study(compose(stage, ["trainer.accelerator=cpu", *overrides])).check()
 
 
 def test_torchs_kernels_are_the_default():

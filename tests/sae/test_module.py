@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from diffusae.errors import UserError
+from diffusae.sae import sparse_ops
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.module import SAEModule
 from diffusae.sae.sparsity import (
@@ -213,6 +214,20 @@ def test_the_gradient_is_clipped_after_what_would_lengthen_decoder_rows_is_remov
     module = module_of(vectors)
     trainer_of(gradient_clip_val=0.01).fit(module, loader_of(vectors))
     assert norms == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_gradients_lie_in_the_memory_of_the_last_ones_and_are_as_in_new_memory(monkeypatch):
+    monkeypatch.setattr(sparse_ops, "CACHE", 64 * 4 * 17)  # 16 of 32 columns at a time
+    vectors, _ = planted(64, d_in=32)
+    module = module_of(vectors)
+    weights = [module.autoencoder.W_enc, module.autoencoder.W_dec]
+    module.gradients(vectors)
+    fresh = [weight.grad.clone() for weight in weights]
+    module.gradients(vectors.flip(1))
+    places = [weight.grad.data_ptr() for weight in weights]
+    module.gradients(vectors)
+    assert [weight.grad.data_ptr() for weight in weights] == places
+    assert all(map(torch.equal, (weight.grad for weight in weights), fresh))
 
 
 def test_auxk_revives_latents_that_are_too_weak_to_be_chosen():

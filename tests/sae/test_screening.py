@@ -3,7 +3,7 @@ import torch
 
 from diffusae.sae import screening
 from diffusae.sae.dense_product import IN_8_BITS, WAYS, FastestWay
-from diffusae.sae.screening import LEVELS, Screen, settled
+from diffusae.sae.screening import LEVELS, Screen, may_reach, settled
 from diffusae.sae.search import Search
 from diffusae.sae.sparse_ops import TORCH
 from diffusae.sae.sparsity import Codes, TopK
@@ -26,14 +26,14 @@ def _unequal_rows(rows: int, d: int, *, power: int = 1) -> torch.Tensor:
 
 
 def test_the_margin_is_7_deviations_of_independent_uniform_errors():
-    W_enc = torch.tensor([[127.0, 0], [0, 254]])  # steps 1 and 2, norms 127 and 254
-    centred = torch.tensor([[3.0 * LEVELS, 4 * LEVELS]])  # a step of 4; the norm is 5 * 63
+    W_enc = torch.tensor([[90.0, 0], [0, 180]])  # steps 1 and 2, norms 90 and 180
+    centred = torch.tensor([[3.0 * LEVELS, 4 * LEVELS]])  # a step of 4; the norm is 5 * 90
     bounds = Screen(W_enc).upper_bounds(centred, torch.tensor([1000.0, -1000]))
-    # The rounded row is (47 or 48, 63) steps: 3 * 63 / 4 = 47.25 becomes 47.
-    of_errors = [((4 * 127) ** 2 + (315 * 1) ** 2) / 12, ((4 * 254) ** 2 + (315 * 2) ** 2) / 12]
+    # The rounded row is (68, 90) steps: 3 * 90 / 4 = 67.5 becomes the even 68.
+    of_errors = [((4 * 90) ** 2 + (450 * 1) ** 2) / 12, ((4 * 180) ** 2 + (450 * 2) ** 2) / 12]
     expected = [
-        4 * 47 * 127 + 1000 + 7 * of_errors[0] ** 0.5,
-        4 * 63 * 254 - 1000 + 7 * of_errors[1] ** 0.5,
+        4 * 68 * 90 + 1000 + 7 * of_errors[0] ** 0.5,
+        4 * 90 * 180 - 1000 + 7 * of_errors[1] ** 0.5,
     ]
     assert bounds[0].tolist() == pytest.approx(expected, rel=1 / 256)
 
@@ -57,6 +57,14 @@ def test_a_row_is_settled_where_the_rest_cannot_reach_the_kth_value():
     assert settled(kth, least).tolist() == [True, False, True, True]
 
 
+def test_latents_may_belong_to_a_row_where_their_bounds_reach_its_kth_value():
+    kth = torch.tensor([2.01, 2.0, torch.nan])
+    bounds = torch.tensor([[1.9921875, 2.0, -4.0]] * 3, dtype=torch.bfloat16)
+    # 1.992 * (1 + 1/256) = 2.0000
+    expected = [[False, False, False], [False, True, False], [True, True, True]]
+    assert may_reach(kth, bounds).tolist() == expected
+
+
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_codes_are_those_of_the_search_in_float32_to_the_bit(with_bias):
     centred, W_enc = _unequal_rows(600, 48), torch.randn(400, 48)
@@ -69,7 +77,7 @@ def test_codes_are_those_of_the_search_in_float32_to_the_bit(with_bias):
     assert torch.equal(in_8_bits.indices[active], in_float32.indices[active])
 
 
-def test_latents_that_8_bits_cannot_tell_apart_are_found_by_the_search_in_float32():
+def test_latents_that_8_bits_cannot_tell_apart_are_found_by_their_values_in_float32():
     """400 latents in the row's direction, whose lengths differ by less than a rounding error."""
     direction = torch.randn(32)
     order = torch.randperm(400)
@@ -78,7 +86,7 @@ def test_latents_that_8_bits_cannot_tell_apart_are_found_by_the_search_in_float3
     assert {400 - rank for rank in order[codes.indices[0]].tolist()} == {1, 2, 3, 4, 5}
 
 
-def test_a_row_that_is_not_finite_is_left_to_the_search_in_float32():
+def test_a_row_that_is_not_finite_has_codes_that_are_not_finite_and_leaves_the_others_alone():
     centred, W_enc = torch.randn(5, 16), torch.randn(64, 16)
     whole = _searched(IN_8_BITS, centred, W_enc, 3)
     centred[2, 4] = torch.nan

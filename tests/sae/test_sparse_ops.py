@@ -79,6 +79,14 @@ def test_products_with_ragged_entries_equal_the_dense_ones():
     )
 
 
+def test_inner_products_column_after_column_are_the_same():
+    generator = torch.Generator().manual_seed(1)
+    indices = torch.stack([torch.randperm(50, generator=generator)[:9] for _ in range(20)])
+    entries = Entries.every(indices, d_sae=50)
+    left, right = (torch.randn(rows, 33, generator=generator) for rows in (20, 50))
+    assert torch.equal(entries.inner_by_column(left, right), entries.inner(left, right))
+
+
 @pytest.mark.parametrize(
     "used", [(True, False), (False, True), (True, True)], ids=["errors", "squares", "both"]
 )
@@ -131,3 +139,7 @@ def test_sums_by_parts_of_the_columns_are_those_of_whole_rows(monkeypatch):
     whole = sums_of_rows(dense, entries.columns, entries.starts, weights)
     monkeypatch.setattr(sparse_ops, "CACHE", 7 * 4 * 17)  # 16 columns at a time: 16 + 16 + 8
     assert torch.equal(sums_of_rows(dense, entries.columns, entries.starts, weights), whole)
+    memory = torch.full_like(whole, torch.nan)
+    sums = sums_of_rows(dense, entries.columns, entries.starts, weights, memory=memory)
+    assert sums is memory
+    assert torch.equal(sums, whole)

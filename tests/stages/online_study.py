@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from diffusae.cli import config_directory
+from composing import compose
 from diffusae.stages.collect import collect
 from diffusae.stages.train_grid import train_grid
 
@@ -35,10 +34,7 @@ CELLS = [f"{block}-t1.00-cond-k{k}" for block in ("mid", "down") for k in (2, 4)
 
 
 def composed(directory: Path, *overrides: str, command: str) -> DictConfig:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            command, overrides=[*TINY, f"paths.outputs={directory}", "name=study", *overrides]
-        )
+    return compose(command, [*TINY, f"paths.outputs={directory}", "name=study", *overrides])
 
 
 def files(directory: Path) -> dict[str, bytes]:

@@ -1,11 +1,25 @@
-"""Which tokens of a caption stand for a label, where the caption names it in other words."""
+"""Which tokens of a caption stand for a label, where the caption names it in other words; and the
+baseline that reads the attention to them.
+"""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
+from diffusae.activations.schema import ATTENTION
+from diffusae.activations.writer import ActivationWriter
 from diffusae.concepts.words import Vocabulary
+from diffusae.evaluation.composition import Picture, build_split
+from diffusae.metrics import composition
 from diffusae.metrics.composition import tokens_naming
 from diffusae.study.streams import words_of
+from small_collections import sample_of, stream_of
 
+NOUNS = ("fish", "dog", "person")
 VOCABULARY = Vocabulary(["dog", "hot dog", "person", "fish"], {"dog": ["puppy"], "person": ["man"]})
 
 
@@ -34,3 +48,35 @@ def tokens_of(text: str) -> dict[str, list[int]]:
 )
 def test_the_tokens_of_a_label_are_those_of_the_words_that_name_it(text, label, tokens):
     assert tokens_naming(label, text, tokens_of(text), VOCABULARY) == tokens
+
+
+def attended(root: Path, columns: bool) -> dict[str, torch.Tensor]:
+    """IoU of every test object with attention, of samples with all tokens or a few."""
+    stream = stream_of((3, 4), 9, block=ATTENTION)
+    writer = ActivationWriter(root, streams=[stream], header={}, with_images=False)
+    generator, objects = np.random.default_rng(3), {}
+    for group, split in enumerate(("tune", "test")):
+        samples, drawn = [], []
+        for number, text in enumerate(("a red fish", "two puppies, sleeping", "a man")):
+            shares = generator.random((12, 9)).astype(np.float16)
+            words = tokens_of(text)
+            kept = sorted({token for tokens in words.values() for token in tokens})
+            updates = {stream.folder: shares[:, kept] if columns else shares}
+            listed = {"columns": kept} if columns else {}
+            meta = {"word_tokens": words}
+            name = f"{split}{number}"
+            samples.append(sample_of(name, 0, split, updates, prompt=text, meta=meta, **listed))
+            masks = {noun: torch.from_numpy(generator.random((6, 8)) > 0.6) for noun in NOUNS}
+            values, indices = torch.ones(12, 1), torch.zeros(12, 1, dtype=torch.long)
+            drawn.append(Picture(name, values, indices, [NOUNS[number]], masks))
+        writer.write_group(group, samples)
+        objects[split] = build_split(drawn, grid=(3, 4), known_nouns=NOUNS)
+    writer.finish()
+    study: Any = SimpleNamespace(activations=root, cell=SimpleNamespace(t=0.5))
+    return composition._cross_attention(study, VOCABULARY, objects["tune"], objects["test"])
+
+
+def test_attention_to_the_words_alone_gives_what_all_tokens_give_to_the_bit(tmp_path: Path):
+    every, own = (attended(tmp_path / str(kept), kept) for kept in (False, True))
+    assert torch.equal(own["cross_attention"], every["cross_attention"])
+    assert len(own["cross_attention"].unique()) == 3

@@ -82,7 +82,9 @@ def test_hours_follow_from_the_rates_that_are_given(paper, tmp_path):
     other = planned(
         tmp_path, "paper_sd14", few, "plan.seconds_per_picture=0.5", "plan.vectors_per_second=null"
     )
-    assert other["seconds"] == {"collect": pytest.approx(0.5 * 250), "train": None}
+    assert other["seconds"] == {
+        "collect": pytest.approx(0.5 * 250), "encode": None, "train": None,
+    }  # fmt: skip
 
 
 def test_storing_less_is_laid_beside_the_whole(paper):
@@ -137,9 +139,16 @@ def test_without_stored_training_pictures_one_epoch_makes_no_more_and_little_dis
     # picture of the 36 autoencoders.
     numbers = 45_500 * 6 * 576 * (2 + 4 * 30)
     assert parts[1] == pytest.approx(numbers + 45_500 * 36 * 830, rel=0.005)
-    assert coded["bytes"] < 70e9 and parts[2] < 36e9
+    assert coded["bytes"] < 67e9 and parts[2] < 36e9
+    # Attention to 21 tokens of the assumed caption (1.4 a word), of 5,500 pictures at 3 moments.
+    attention = [one for one in online["streams"] if one["folder"].startswith("attention")]
+    expected = sum(one["expected_bytes"] for one in attention)
+    assert expected == pytest.approx(5_500 * 3 * 64 * 64 * 21 * 2, rel=0.02)
+    assert expected < sum(one["bytes"] for one in attention) < 77 / 21 * expected
+    assert online["bytes"]["expected"] == coded["expected_bytes"] < 59e9
     assert online["seconds"] == {
         "collect": pytest.approx(3.02 * 45_700),
+        "encode": pytest.approx(45_500 * 6 * 576 * 2 / 14200),
         "make_in_training": pytest.approx(3.02 * 200_000),
         "train": paper["seconds"]["train"],
     }
@@ -161,8 +170,39 @@ def test_every_further_epoch_makes_all_training_pictures_again_and_prices_decide
     hours = (stored["seconds"] / 3600, made["seconds"] / 3600)
     assert hours[1] - hours[0] == pytest.approx(17 * 30_000 * 3.02 / 3600)
     for way, count in zip((stored, made), hours, strict=True):
-        assert way["price"] == pytest.approx(count * (2 + 20 * way["bytes"] / 1e12 / 730))
+        assert way["price"] == pytest.approx(count * (2 + 20 * way["expected_bytes"] / 1e12 / 730))
     assert "cheapest: stored, codes of the others" in capsys.readouterr().out
+
+
+def test_several_processes_divide_pictures_evenly_and_whole_streams(tmp_path, capsys):
+    """Of the 12 streams of `down` and `up`, four processes of 8 have two. The 6 of `mid`, with a
+    quarter of the work each, go to the other four.
+    """
+    prices = ["plan.price_per_hour=2", "plan.price_per_tb_month=20", "plan.processes=8"]
+    plan = planned(
+        tmp_path, "paper_sd14_online", *prices, "plan.encoded_per_second=50000",
+        "plan.png_bytes_per_pixel=1.5",
+    )  # fmt: skip
+    way = of(plan, store_training=False, held_out="codes")
+    one, eight = way["times"]
+    large, small = 2 * 51.2e6 / 14200, 2 * 12.8e6 / 14200
+    encoding = 45_500 * 6 * 576 * 2 / 50000
+    assert one == {"processes": 1, "seconds": way["seconds"], "price": way["price"]}
+    assert one["seconds"] == pytest.approx(3.02 * 245_700 + encoding + 12 * large + 6 * small)
+    divided = (3.02 * 245_700 + encoding) / 8
+    assert eight["seconds"] == pytest.approx(divided + 2 * large)
+    disk = 20 * way["expected_bytes"] / 1e12 / 730
+    assert eight["price"] == pytest.approx(eight["seconds"] / 3600 * (8 * 2 + disk))
+    # 45,500 pictures of 512 x 512, with half of every pixel
+    unpacked = plan["bytes"]["pictures_at_most"] - 45_500 * 512 * 512 * 1.5
+    streams = sum(one["expected_bytes"] for one in plan["streams"])
+    assert way["expected_bytes"] == pytest.approx(unpacked + streams)
+    # Codes take .82 of the bound, and their tar what it took.
+    codes = [one["expected_bytes"] - one["bytes"] for one in plan["streams"] if one["trained"]]
+    assert 0.83 < sum(codes) / plan["bytes"]["codes"] < 0.86
+    shown = capsys.readouterr().out
+    assert "by 8" in shown and "pictures and encoding are divided evenly" in shown
+    assert "1.50 bytes a PNG's pixel" in shown
 
 
 def test_the_configuration_states_the_papers_settings():

@@ -1,6 +1,7 @@
 """The report of a study that is half finished, damaged, or on a disk that cannot be written."""
 
 import ast
+import logging
 import os
 import shutil
 import sys
@@ -86,6 +87,24 @@ def test_a_page_that_is_not_as_it_was_written_is_drawn_again(study):
     assert drawn(study)
     page(study).with_name("shows.json").write_text("[")
     assert drawn(study)
+
+
+def test_a_first_report_names_its_place_and_the_report_at_the_end_replaces_it(
+    study, monkeypatch, caplog
+):
+    shown: list[str] = []
+
+    def keep(path: Path, finished: FinishedStudy) -> None:
+        shown.append(finished.so_far)
+        sketch(path, finished)
+
+    monkeypatch.setattr("diffusae.report.page.write_report", keep)
+    with caplog.at_level(logging.INFO):
+        for so_far in ("1 of 18 cells", "1 of 18 cells", "", ""):
+            report(study.cfg, so_far=so_far)
+    assert shown == ["1 of 18 cells", ""]
+    assert f"a first report, of 1 of 18 cells: {page(study)}" in caplog.text
+    assert f"the report: {page(study)}" in caplog.text
 
 
 def failed(study) -> None:

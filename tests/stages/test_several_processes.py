@@ -18,26 +18,14 @@ from command import Started, diffusae
 from composing import compose
 from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import read_record, run_record
+from diffusae.runs.record import read_record
 from diffusae.study.study import Study
-from small_collections import stream_of, write_random
 
 CELL = "mid-t1.00-cond-batchtopk-k4"
 COMMAND = [
     "train", "debug=tiny", "sae=batchtopk", "timestep=early", "block=mid", "conditioning=cond",
     "trainer.accelerator=cpu", "sae.selection_precision=float32", "sae.dead_after_vectors=100",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A collection of 20 training pictures of 10 vectors: batches of 64 end with one of 8."""
-    root = tmp_path_factory.mktemp("several")
-    stream, groups = stream_of((2, 5), 32, t=1.0), [("train", 12), ("train", 8), ("validation", 3)]
-    activations = root / "activations"
-    with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
-        write_random(activations, [stream], groups)
-    return root
 
 
 def command(outputs: Path, name: str, *arguments: str) -> list[str]:
@@ -145,3 +133,26 @@ def test_what_processes_cannot_share_is_told_with_all_other_faults():
     assert "trainer.num_nodes=2 needs a process a device" in message
     assert "'int4'; known: auto, bfloat16, float32, int8" in message
     assert "k=900" in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "started", "devices", "message"),
+    [
+        ("train", 2, 1, "torchrun has started 2 processes, and trainer.devices x .* is 1; make"),
+        ("train", 1, 2, "torchrun has started 1 processes, and trainer.devices x .* is 2; make"),
+        ("train_online", 3, 1, "torchrun has started 3 processes, and trainer.devices x .* is 1;"),
+        ("label", 2, 1, "may be started once a device, not label; start it once"),
+        ("train", 1, 1, None),
+    ],
+)
+def test_processes_of_torchrun_that_are_not_the_devices_are_refused_before_they_meet(
+    monkeypatch, stage, started, devices, message
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("WORLD_SIZE", str(started))
+    cfg = compose(stage, overrides=["debug=tiny", f"trainer.devices={devices}"])
+    if message is None:
+        Study(cfg).check()
+        return
+    with pytest.raises(UserError, match=message):
+        Study(cfg).check()

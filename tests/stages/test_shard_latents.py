@@ -21,12 +21,10 @@ from diffusae.errors import UserError
 from diffusae.files import sha256_of
 from diffusae.runs.checkpoint import Checkpoints
 from diffusae.runs.metric_log import read_metrics
-from diffusae.runs.record import run_record
 from diffusae.runs.stop_together import StopTogether
 from diffusae.sae.storage import INDEX_NAME, load_sae
 from diffusae.stages.train import train as train_stage
 from diffusae.study.study import Study
-from small_collections import stream_of, write_random
 
 CELL = "mid-t1.00-cond-k4"
 COMMAND = [
@@ -36,16 +34,6 @@ COMMAND = [
     "trainer.checkpoint_every=1",
 ]  # fmt: skip
 SHARDED = "trainer.shard_latents=true"
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shards")
-    stream, groups = stream_of((2, 5), 32, t=1.0), [("train", 12), ("train", 8), ("validation", 3)]
-    activations = root / "activations"
-    with run_record(activations, stage="collect", config={}, determines={}, parents={}, seed=0):
-        write_random(activations, [stream], groups)
-    return root
 
 
 def command(outputs: Path, name: str, *arguments: str) -> list[str]:

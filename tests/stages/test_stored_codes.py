@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import command
 import diffusae
+from composing import compose
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, verify
 from diffusae.backbone.describe import describe
-from diffusae.cli import config_directory
 from diffusae.collecting.coding import collections_due
 from diffusae.errors import UserError
 from diffusae.labelling.codes import code_source, coded_split
@@ -56,10 +55,7 @@ SPLITS = ("dictionary", "tune", "test")
 
 
 def composed(directory: Path, *overrides: str, command: str = "collect") -> DictConfig:
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return compose(
-            command, overrides=[*TINY, f"paths.outputs={directory}", "name=study", *overrides]
-        )
+    return compose(command, [*TINY, f"paths.outputs={directory}", "name=study", *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +223,7 @@ def test_the_plan_counts_the_shards_that_are_then_written(coded):
     first, second = (Manifest.load(coded / "study" / name) for name in ("activations", "codes"))
     folders = {codes.folder for codes in second.codes}
     codes = sum(shard.bytes for shard in second.entries if shard.stream in folders)
-    assert codes == pytest.approx(counted.code_bytes, rel=0.05)
+    assert 0.5 * counted.code_bytes < codes <= counted.code_bytes
     others = sum(shard.bytes for shard in first.entries)
     assert others == pytest.approx(counted.bytes_to_collect - counted.bytes_with_codes, rel=0.03)
 

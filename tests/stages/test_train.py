@@ -24,6 +24,7 @@ from diffusae.sae.metrics import Reconstruction, decoder_similarity
 from diffusae.sae.storage import load_sae
 from diffusae.stages import train as stage
 from diffusae.stages import train_grid
+from diffusae.study.seeds import twins_of
 from diffusae.study.study import Study
 from diffusae.training import cell as training_run
 from diffusae.training import train as training
@@ -120,6 +121,24 @@ def test_nothing_of_the_weights_depends_on_validation_vectors(composed, tmp_path
     assert all(torch.equal(vectors, data.first_batch()) for vectors in seen)
     validation = {tuple(row) for batch in data.val_dataloader() for row in batch.tolist()}
     assert not validation & {tuple(row) for vectors in seen for row in vectors.tolist()}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_seeds_trained_side_by_side_are_those_trained_alone_each_on_its_own_order(composed):
+    precise = "sae.selection_precision=float32"
+    study = Study(composed("stability.seeds=2", precise))
+    (twin,) = twins_of(study)
+    together.train_seeds([study, twin])
+    assert all(map(training_run.trained, (study, twin)))
+    assert not list(study.sae.parent.glob(".seeds-*"))
+    weights = {
+        seed: (of.sae / "sae.safetensors").read_bytes() for seed, of in ((0, study), (1, twin))
+    }
+    for seed, expected in weights.items():
+        alone = Study(composed(f"seed={seed}", f"name=alone{seed}", precise))
+        stage.train(alone.cfg)
+        assert (alone.sae / "sae.safetensors").read_bytes() == expected
+    assert weights[0] != weights[1]
 
 
 def test_a_shard_of_another_step_with_equal_shapes_is_named_before_training(activations, composed):

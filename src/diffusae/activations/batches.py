@@ -158,13 +158,15 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
                     return
                 self._given += 1
                 # A batch that is released before the next one gives its memory, still in the cache.
-                yield self._in_float32(batch)
+                yield self._in_float32(batch, self._recycled)
             skipped = 0
 
     def first_batch(self) -> Float[Tensor, "batch d_in"]:
         """The whole first batch of the first epoch, for all ranks. It does not count as given."""
         order = replace(self._order(epoch=0), rank=0, world_size=1)
-        return self._in_float32(next(iter(self._chunks_here(order, 0)))[0]).clone()
+        batch = next(iter(self._chunks_here(order, 0)))[0]
+        # Not in recycled memory: processes that are started later would all have it in common.
+        return self._in_float32(batch, Recycled())
 
     def _host_chunks(self, order: EpochOrder, first: int) -> Iterable[HostChunk]:
         chunks = self._chunks_here(order, first)
@@ -202,11 +204,11 @@ class ShuffledBatches(IterableDataset[Float[Tensor, "batch d_in"]]):
         return [self._shards[index] for index in order.shards(len(self._shards))]
 
     def _in_float32(
-        self, batch: Tensor | ScatteredRows | DeviceRows
+        self, batch: Tensor | ScatteredRows | DeviceRows, memory: Recycled
     ) -> Float[Tensor, "batch d_in"]:
         if isinstance(batch, DeviceRows):
             return batch.gathered()
-        rows = self._recycled.batch(len(batch), self.stream.d_in)
+        rows = memory.batch(len(batch), self.stream.d_in)
         if isinstance(batch, ScatteredRows):
             batch.copy_to(rows)
         else:

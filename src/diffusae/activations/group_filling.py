@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusae.activations.hashed_tar import HashedTar, png_bytes
 from diffusae.activations.npy import npy_bytes
-from diffusae.activations.schema import IMAGES, CollectedSample, Group, Shard, Stream
+from diffusae.activations.schema import ATTENTION, IMAGES, CollectedSample, Group, Shard, Stream
 from diffusae.activations.stored_numbers import StoredNumbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.errors import UserError
@@ -89,9 +89,12 @@ class GroupFilling:
         for folder, (array, positions) in kept.items():
             if folder not in self.tars:
                 continue
-            thinned = len(array) < len(record.updates[folder])
-            meta = {**details, "positions": positions.tolist()}
-            meta = _json_bytes(meta) if self.ragged or thinned else text
+            listed: dict[str, list[int]] = {}
+            if self.ragged or len(array) < len(record.updates[folder]):
+                listed["positions"] = positions.tolist()
+            if (columns := _columns(record, self.streams[folder])) is not None:
+                listed["columns"] = columns
+            meta = _json_bytes({**details, **listed}) if listed else text
             self.tars[folder].add(record.image_id, npy=npy_bytes(array), json=meta)
             self.vectors[folder] += len(array)
         if image is not None:
@@ -140,7 +143,9 @@ class GroupFilling:
         arrays = {}
         for folder, stream in self.streams.items():
             array = np.asarray(record.updates[folder])
-            shape = (self._positions(record, stream), stream.d_in)
+            columns = _columns(record, stream)
+            width = stream.d_in if columns is None else len(columns)
+            shape = (self._positions(record, stream), width)
             if array.shape != shape:
                 raise UserError(
                     f"image {record.image_id!r} at {folder} has shape {array.shape}, the stream has"
@@ -253,6 +258,19 @@ class GroupFilling:
             f"rejected: updates that are not finite, by block: {blocks}; {remedy}. Use another "
             "name or an empty directory, since the type is part of the collection"
         )
+
+
+def _columns(record: CollectedSample, stream: Stream) -> list[int] | None:
+    """The tokens that a record keeps of a stream; None: all, as of every stream of updates."""
+    if stream.block != ATTENTION or record.columns is None:
+        return None
+    columns = list(record.columns)
+    if columns != sorted(set(columns)) or not set(columns) <= set(range(stream.d_in)):
+        raise UserError(
+            f"image {record.image_id!r} keeps the tokens {columns} of {stream.folder}; give them"
+            f" ascending, from 0 to {stream.d_in - 1}"
+        )
+    return columns
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ from diffusae.activations.journal import journal_path, read_journals, size_of
 from diffusae.activations.local_copy import COPY_FILE, SOURCE_REMEDY, is_local_copy, open_shard
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.npy import npy_array
-from diffusae.activations.schema import IMAGES, Shard, Stream
+from diffusae.activations.schema import ATTENTION, IMAGES, Shard, Stream
 from diffusae.activations.tar_index import read_members
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -58,7 +58,8 @@ class Sample:
     """One image at one stream: updates [positions, d_in] (float16 or float32,
     `Manifest.numbers.read`) and its meta: prompt, seed, split and more.
 
-    If positions were left out, `meta["positions"]` lists the position of each row.
+    If positions were left out, `meta["positions"]` lists the position of each row. If tokens of
+    `ATTENTION` were left out, `meta["columns"]` lists the token of each column.
     """
 
     image_id: str
@@ -165,25 +166,31 @@ def read_updates(
     for shard, sample in samples_in(Path(root), shards, kinds=("npy", "json")):
         updates = sample["npy"]
         listed = len(sample["json"].get("positions", ())) if manifest.ragged else most
-        shape = (listed if 0 < listed <= most else most, stream.d_in)
+        columns = sample["json"].get("columns") if stream.block == ATTENTION else None
+        width = stream.d_in if columns is None else len(columns)
+        shape = (listed if 0 < listed <= most else most, width)
         if updates.shape != shape or updates.dtype != manifest.numbers.stored:
             raise UserError(
                 f"{shard.path}: sample {sample['__key__']!r} is {updates.dtype} {updates.shape}, "
                 f"the manifest's stream {stream.folder} is {manifest.numbers.stored} {shape}; "
                 f"shards of different collections are mixed: {REMEDY}"
             )
-        _check_positions(shard, sample, rows=len(updates), most=stream.positions)
+        _check_listed(shard, sample, "positions", len(updates), most=stream.positions)
+        if columns is not None:
+            _check_listed(shard, sample, "columns", width, most=stream.d_in)
         yield Sample(sample["__key__"], manifest.numbers.decode(updates), sample["json"])
 
 
-def _check_positions(shard: Shard, sample: dict[str, Any], *, rows: int, most: int) -> None:
-    """`UserError` unless listed positions are as many as rows, ascending and on the grid."""
-    if (positions := sample["json"].get("positions")) is None:
+def _check_listed(
+    shard: Shard, sample: dict[str, Any], name: str, count: int, *, most: int
+) -> None:
+    """`UserError` unless listed positions, or columns, are `count`, ascending and below `most`."""
+    if (listed := sample["json"].get(name)) is None:
         return
-    ascending = len(positions) == rows and positions == sorted(set(positions))
-    if not ascending or positions[0] < 0 or positions[-1] >= most:
+    ascending = len(listed) == count and listed == sorted(set(listed))
+    if not ascending or (listed and not 0 <= listed[0] <= listed[-1] < most):
         raise UserError(
-            f"{shard.path}: sample {sample['__key__']!r} must list {rows} ascending positions from "
+            f"{shard.path}: sample {sample['__key__']!r} must list {count} ascending {name} from "
             f"0 to {most - 1}; {REMEDY}"
         )
 
@@ -205,8 +212,13 @@ def load_updates(
     """All ids and updates of a stream and split, in one array. They must fit in memory.
 
     Raises:
-        UserError: as `read_updates`; or the collection is ragged.
+        UserError: as `read_updates`; or the collection is ragged, or the stream is `ATTENTION`.
     """
+    if stream.block == ATTENTION:
+        raise UserError(
+            f"the samples of {stream.folder} keep the tokens of their own captions and make no"
+            " array; read them one by one"
+        )
     if manifest.ragged:
         raise UserError(
             f"the samples of {root} differ in length (one vector per token) and make no array; "
@@ -329,6 +341,7 @@ _META = {
     "name": str,
     "labels": dict[str, str],
     "positions": list[int],
+    "columns": list[int],
     "word_tokens": dict[str, list[int]],
 }
 """Known entries of a sample's meta, all optional. Others are any plain JSON."""

@@ -18,12 +18,16 @@ SCHEMA_VERSION = 1
 CONDITIONINGS = ("cond", "uncond")
 IMAGES = "images"
 GROUPS = "groups"
+ATTENTION = "attention"
+"""The block of streams of the model's own attention to the text: positions of the finest grid x
+tokens of the prompt. Their samples may keep some tokens alone (`CollectedSample.columns`).
+"""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # webdataset ends a key at its first dot. The name field of a tar has 100 bytes.
 _IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-_RESERVED_META = ("prompt", "seed", "split", "positions")
+_RESERVED_META = ("prompt", "seed", "split", "positions", "columns")
 
 
 def stream_folder(block: str, t: float, conditioning: str) -> str:
@@ -177,6 +181,7 @@ class CollectedSample:
         updates: stream folder -> [positions, d_in], any float dtype; stored as the collection's.
         positions: stream folder -> the grid positions of the rows of `updates`, ascending. Needed
             for every stream of a ragged collection. Otherwise None: the rows are the whole grid.
+        columns: the tokens, ascending, that the columns of `ATTENTION` are. None: all.
         image: uint8 [height, width, 3], or None if images are not kept.
         meta: further plain JSON, stored beside prompt, seed and split.
     """
@@ -187,6 +192,7 @@ class CollectedSample:
     split: str
     updates: Mapping[str, np.ndarray]
     positions: Mapping[str, Sequence[int]] | None = None
+    columns: Sequence[int] | None = None
     image: np.ndarray | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as UNet2D
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
@@ -94,6 +95,8 @@ def load_pipeline(
     # Some libraries ignore `dtype` and load in the stored one.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
+    if torch.device(device).type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
+        pipe.components["unet"].to(memory_format=torch.channels_last)  # CPUs convolve faster so
     if scheduler == "ddim":
         pipe.scheduler = _ddim(pipe.scheduler)
     pipe.scheduler = moved_steps(pipe.scheduler, log_snr_shift)

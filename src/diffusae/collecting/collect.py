@@ -43,7 +43,8 @@ from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.jobs.progress import Advance, progress_bar
 from diffusae.masking import masked_value
-from diffusae.planning.estimate import bytes_finished, estimate
+from diffusae.planning.estimate import estimate
+from diffusae.planning.sizes import bytes_finished
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusae.activations.schema import CollectedSample, Stream
+from diffusae.activations.schema import ATTENTION, CollectedSample, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
@@ -34,7 +34,6 @@ from diffusae.study.model import sampling, scheduler_timestep
 from diffusae.study.pictures_at_once import pictures_at_once
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
-    ATTENTION,
     SEEN_SPLITS,
     finest_grid,
     hookpoints_of,
@@ -98,6 +97,7 @@ class _Generating:
         self.streams = streams_of(
             study, description, lambda t: scheduler_timestep(pipe, adapter, model, t), self.tokens
         )
+        self.attention = {one.folder for one in self.streams if one.block == ATTENTION}
         self.header = {
             "model": model.name,
             "source": source_determines(study)["source"],
@@ -144,11 +144,17 @@ class _Generating:
                 "not finite: %r, seed %d: %s", batch[row].text, batch[row].seed, ", ".join(places)
             )
         for row, prompt in enumerate(batch):
+            words = self._word_tokens(prompt.text)
+            columns = sorted({token for tokens in words.values() for token in tokens})
+            updates = {folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()}
+            for folder in self.attention & updates.keys():  # nobody reads the other tokens
+                updates[folder] = updates[folder][:, columns]
             yield sample_of(
                 prompt,
-                updates={folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()},
+                updates=updates,
+                columns=columns,
                 image=None if made.images is None else made.images[row],
-                meta={"word_tokens": self._word_tokens(prompt.text)},
+                meta={"word_tokens": words},
             )
 
     def _attention(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from diffusae.table_files import Kind, read_table
 from diffusae.tensor_files import read_tensors
 
 FORMAT_VERSION = 1
+
+_PICTURES_AT_ONCE = 32
+"""Whose codes and masks are on the device: 40 MB with five masks of 512 x 512 each."""
 
 Picture = tuple[str, tuple[Tensor, Tensor], Mapping[str, Mask]]
 
@@ -186,12 +190,14 @@ def build_dictionary(
     minimum_area: float = 0.0,
     include_background: bool = True,
     n_top: int = 20,
+    device: torch.device | str = "cpu",
 ) -> ConceptDictionary:
     """Build the dictionary of one cell from held-out pictures, in one pass over them.
 
     Args:
-        pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]). A picture
-            without masks counts for the statistics of the latents, but not for labels.
+        pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]), with one
+            P and k. A picture without masks counts for the statistics of the latents, but not for
+            labels.
         overlap: compares maps with masks.
         iou_threshold: a label is gained above this; 0.5 in the paper.
         min_count: a latent keeps a label that it gained in at least this many pictures (*open*).
@@ -199,6 +205,8 @@ def build_dictionary(
         include_background: add the label "background": all that no mask covers. (The paper's tagger
             names skies and grass.)
         n_top: top pictures kept for each latent.
+        device: where maps and masks are compared, some pictures at once. A GPU may round maps and
+            sums in another way than a CPU.
 
     Raises:
         UserError: a setting out of range, or no pictures.
@@ -209,20 +217,27 @@ def build_dictionary(
         raise UserError(f"min_count={min_count} must be at least 1; raise it")
     if not 0 <= minimum_area < 1:
         raise UserError(f"minimum_area={minimum_area} is a share: it must lie in [0, 1); lower it")
-    statistics = LatentStatistics(d_sae, grid, n_top=n_top)
+    statistics = LatentStatistics(d_sae, grid, n_top=n_top, device=device)
     gained: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
     n_annotated = 0
-    for image_id, (values, indices), masks in pictures:
-        statistics.add(image_id, values, indices)
-        labels, stack = label_masks(
-            masks, minimum_area=minimum_area, include_background=include_background
+    iterator = iter(pictures)
+    while batch := list(islice(iterator, _PICTURES_AT_ONCE)):
+        image_ids, codes, masks = zip(*batch, strict=True)
+        values, indices = (torch.stack(part).to(device) for part in zip(*codes, strict=True))
+        statistics.add(image_ids, values, indices)
+        labels, stacks = zip(
+            *(
+                label_masks(one, minimum_area=minimum_area, include_background=include_background)
+                for one in masks
+            ),
+            strict=True,
         )
-        n_annotated += bool(labels)
-        if not labels:
-            continue
-        latents, iou = overlap(values, indices, stack, grid)
-        for row, which in torch.nonzero(iou > iou_threshold).tolist():
-            gained[int(latents[row]), labels[which]].append(float(iou[row, which]))
+        n_annotated += sum(map(bool, labels))
+        numbers, latents, iou = overlap(values, indices, stacks, grid)
+        rows, which = torch.nonzero(iou > iou_threshold, as_tuple=True)
+        found = (numbers[rows], latents[rows], which, iou[rows, which])
+        for number, latent, label, value in zip(*(one.tolist() for one in found), strict=True):
+            gained[latent, labels[number][label]].append(value)
     if statistics.n_pictures == 0:
         raise UserError(
             "there are no pictures to build a dictionary from; collect held-out pictures first"

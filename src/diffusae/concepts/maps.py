@@ -1,7 +1,8 @@
 """Activation maps of latents, and their overlap with the masks of a picture's objects.
 
 The codes of a picture are `values` and `indices`, both [P, k], with P positions row-major over the
-grid (h, w). A latent is active at a position where its value is above 0.
+grid (h, w). A latent is active at a position where its value is above 0. Work is done where the
+codes are.
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]] | Tensor
 
 BACKGROUND = "background"
 
+_PIXELS_AT_ONCE = 2**24
+"""Of maps that are resized: 64 MB in float32."""
+
 
 def activation_maps(
-    values: Float[Tensor, "P k"], indices: Int[Tensor, "P k"], grid: tuple[int, int]
-) -> tuple[Int[Tensor, " active"], Float[Tensor, "active h w"]]:
-    """The latents that are active anywhere in a picture, ascending, and their maps."""
-    positions, slots = torch.nonzero(values > 0, as_tuple=True)
-    latents, rows = torch.unique(indices[positions, slots], return_inverse=True)
-    maps = values.new_zeros(len(latents), len(values))
-    maps[rows, positions] = values[positions, slots]
-    return latents, maps.reshape(len(latents), *grid)
+    values: Float[Tensor, "n P k"], indices: Int[Tensor, "n P k"], grid: tuple[int, int]
+) -> tuple[Int[Tensor, " active"], Int[Tensor, " active"], Float[Tensor, "active h w"]]:
+    """The latents that are active anywhere in a picture, for n pictures: the number of the picture,
+    the latent, and its map. Pictures ascend, and the latents of a picture.
+    """
+    pictures, positions, slots = torch.nonzero(values > 0, as_tuple=True)
+    # One number for a picture and a latent; no latent has a number of 2^32.
+    pairs = (pictures << 32) + indices[pictures, positions, slots]
+    pairs, rows = torch.unique(pairs, return_inverse=True)
+    maps = values.new_zeros(len(pairs), values.shape[1])
+    maps[rows, positions] = values[pictures, positions, slots]
+    return pairs >> 32, pairs & (2**32 - 1), maps.reshape(len(pairs), *grid)
 
 
 def maps_of(
@@ -141,16 +149,44 @@ class LabelOverlap:
 
     def __call__(
         self,
-        values: Float[Tensor, "P k"],
-        indices: Int[Tensor, "P k"],
+        values: Float[Tensor, "n P k"],
+        indices: Int[Tensor, "n P k"],
+        masks: Sequence[Bool[Tensor, "labels H W"]],
+        grid: tuple[int, int],
+    ) -> tuple[Int[Tensor, " active"], Int[Tensor, " active"], Float[Tensor, "active most"]]:
+        """The active latents of n pictures, as `activation_maps` lists them, and their IoU with
+        each mask of their picture. A picture with fewer masks than another one has 0 beyond them.
+
+        On a GPU, masks are brought there at once, and how many latents each picture has is read
+        once.
+        """
+        pictures, latents, maps = activation_maps(values, indices, grid)
+        maps = scale_maps(maps, self.scaling)
+        pixels = torch.cat([stack.flatten() for stack in masks]).to(values.device)
+        counts = torch.bincount(pictures, minlength=len(masks)).tolist()
+        iou = maps.new_zeros(len(latents), max(map(len, masks)))
+        parts = zip(
+            iou.split(counts), maps.split(counts), pixels.split([m.numel() for m in masks]), masks,
+            strict=True,
+        )  # fmt: skip
+        for rows, own, flat, stack in parts:
+            if len(own) and len(stack):
+                rows[:, : len(stack)] = self._iou(own, flat.reshape(stack.shape), grid)
+        return pictures, latents, iou
+
+    def _iou(
+        self,
+        maps: Float[Tensor, "active h w"],
         masks: Bool[Tensor, "labels H W"],
         grid: tuple[int, int],
-    ) -> tuple[Int[Tensor, " active"], Float[Tensor, "active labels"]]:
-        """The active latents and their IoU with each mask, as one matrix product."""
-        latents, maps = activation_maps(values, indices, grid)
-        maps = scale_maps(maps, self.scaling)
-        if self.resize == "map_to_mask":
-            maps = resize_maps(maps, (masks.shape[1], masks.shape[2]))
-        else:
-            masks = masks_to_grid(masks, grid)
-        return latents, iou_matrix((maps > self.activation_threshold).flatten(1), masks.flatten(1))
+    ) -> Float[Tensor, "active labels"]:
+        """Of one picture, as one matrix product, or some where its maps would take much memory."""
+        size = (masks.shape[1], masks.shape[2])
+        if self.resize == "mask_to_grid":
+            masks, size = masks_to_grid(masks, grid), grid
+        flat = masks.flatten(1)
+        parts = [
+            iou_matrix((resize_maps(part, size) > self.activation_threshold).flatten(1), flat)
+            for part in maps.split(max(1, _PIXELS_AT_ONCE // flat.shape[1]))
+        ]
+        return torch.cat(parts)

@@ -57,10 +57,13 @@ class LabelVotes:
         """
         if not sizes or not self.labels:
             return NO_DATA
-        generator = np.random.default_rng(seed)
-        means = []
+        generator, size_of = np.random.default_rng(seed), np.asarray(sizes)
+        latents_of = {size: size_of == size for size in np.unique(size_of)}
+        pictures = np.tile(np.arange(len(self._matrix)), (len(sizes), 1))
+        shares, means = np.empty((len(sizes), len(self.labels))), []
         for _ in range(n_draws):
-            choices = [generator.permutation(len(self._matrix))[:size] for size in sizes]
-            entropies = [entropy_bits(self._matrix[rows].sum(axis=0)) for rows in choices]
-            means.append(np.nanmean(entropies))
+            drawn = generator.permuted(pictures, axis=1)
+            for size, latents in latents_of.items():
+                shares[latents] = self._matrix[drawn[latents, :size]].sum(axis=1)
+            means.append(np.nanmean(entropy_bits(shares)))
         return Estimate(float(np.mean(means)), percentile_interval(np.array(means)), len(sizes))

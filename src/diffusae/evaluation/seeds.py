@@ -36,7 +36,7 @@ def over_seeds(estimates: Sequence[Estimate], *, seed: int) -> Estimate:
     known = [estimate for estimate in estimates if estimate.value is not None]
     if len(known) < 2 or all(estimate == known[0] for estimate in known):
         return known[0] if known else NO_DATA
-    value = float(np.mean([estimate.value for estimate in known]))
+    value = float(np.mean([estimate.value for estimate in known if estimate.value is not None]))
     return Estimate(value, _interval(known, seed), known[0].n, known[0].clusters)
 
 

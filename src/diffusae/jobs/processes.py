@@ -43,6 +43,15 @@ def started_outside() -> bool:
     return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
 
+def torchrun_processes() -> int:
+    """How many processes torchrun has started together with this one; 0 if it has started none.
+
+    (Slurm's variables do not say it: a command that is started once in a job of four tasks sees
+    them too.)
+    """
+    return int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
 def leads(processes: int) -> bool:
     """Whether this process is the one that writes."""
     return rank_of(processes) == 0
@@ -85,17 +94,18 @@ def process_faults(
     shard_latents: bool = False,
 ) -> Iterator[str]:
     """The faults of `devices` processes on each of `num_nodes` machines in a stage."""
-    if devices * num_nodes == 1:
+    count, started = devices * num_nodes, torchrun_processes()
+    if count == 1 and started <= 1:
         return
     from diffusae.activations.epoch_size import check_sizes
 
-    shares = 1 if shard_latents else devices * num_nodes
+    shares = 1 if shard_latents else count
     try:
         if stage != "train_online":  # whose processes share no batch
             check_sizes(batch_size=batch_size, buffer_vectors=buffer_vectors, world_size=shares)
     except UserError as error:
         yield f"trainer.devices={devices}, trainer.num_nodes={num_nodes}: {error}"
-    if stage == "train_grid":
+    if stage == "train_grid" and count > 1:
         yield (
             f"train_grid trains in one process, and trainer.devices={devices}; use `diffusae train"
             " -m`"
@@ -104,6 +114,11 @@ def process_faults(
         yield (
             "only `diffusae train` and `diffusae train_online` may be started once a device, not"
             f" {stage}; start it once"
+        )
+    elif started not in (0, count):
+        yield (
+            f"torchrun has started {started} processes, and trainer.devices x trainer.num_nodes is"
+            f" {count}; make them equal, or start the command without torchrun"
         )
     elif num_nodes > 1 and not started_outside():
         yield (

@@ -18,6 +18,7 @@ from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_laten
 from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.montage import montage
 from diffusae.concepts.settings import DictionarySettings
+from diffusae.devices import default_device
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import code_source, coded_split
 from diffusae.runs.record import parent_signature, state
@@ -96,6 +97,7 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
             min_count=settings.min_count,
             minimum_area=settings.minimum_area,
             include_background=settings.include_background,
+            device=default_device(),
         )
         dictionary.save(study.concepts)
         shown = most_telling_latents(dictionary, settings.gallery_latents)

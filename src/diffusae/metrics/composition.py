@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
+from diffusae.activations.schema import ATTENTION
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import embed_labels
@@ -42,7 +43,6 @@ from diffusae.files import atomic_path
 from diffusae.labelling.codes import CodeSource, code_source, coded_split
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import ATTENTION
 from diffusae.study.study import Study, build
 from diffusae.table_files import write_table
 
@@ -218,7 +218,9 @@ def _cross_attention(
             meta = samples[i].meta
             tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
             if tokens:
-                attention[row] = torch.from_numpy(samples[i].updates[:, tokens]).float().mean(dim=1)
+                kept = meta.get("columns", range(stream.d_in))
+                shares = samples[i].updates[:, [kept.index(token) for token in tokens]]
+                attention[row] = torch.from_numpy(shares).float().mean(dim=1)
                 known[row] = True
         return attention.reshape(-1, *stream.grid).to(split.masks.device), known
 

@@ -12,6 +12,7 @@ import torch
 
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.statistics import LatentStatistics
+from diffusae.devices import default_device
 from diffusae.evaluation.label_entropy import Votes
 from diffusae.evaluation.latents import LatentJudging, latent_results, latent_table, stability_of
 from diffusae.evaluation.metric_settings import Count, MetricSettings
@@ -75,9 +76,8 @@ def _others(study: Study, settings: LatentSettings) -> list[Beside]:
 
 
 def _statistics(split: CodedSplit, d_sae: int, grid: tuple[int, int], *, n_top: int) -> Any:
-    statistics = LatentStatistics(d_sae, grid, n_top=n_top)
-    for image_id, values, indices in zip(split.image_ids, split.values, split.indices, strict=True):
-        statistics.add(image_id, values, indices)
+    statistics = LatentStatistics(d_sae, grid, n_top=n_top, device=default_device())
+    statistics.add(split.image_ids, split.values, split.indices)
     return statistics.table()
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from diffusae.miniature.worlds import world_of
 
@@ -27,6 +28,14 @@ class WorldPrompts:
         """Pairs of (split, caption); the same counts give the same captions."""
         splits = [split for split, count in self.counts.items() for _ in range(count)]
         return [
-            (split, self.world.captioned_scene(FIRST_SCENE + place, held_out=True)[1])
+            (split, _caption(self.world.name, FIRST_SCENE + place))
             for place, split in enumerate(splits)
         ]
+
+
+@cache
+def _caption(world: str, seed: int) -> str:
+    """A scene's caption, drawn once in a process: it takes ten scenes to find one that is held
+    out, and every metric of every cell asks for all captions.
+    """
+    return world_of(world).captioned_scene(seed, held_out=True)[1]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from diffusae.backbone.describe import Description
-from diffusae.planning.estimate import Group, StudyEstimate, estimate
+from diffusae.planning.estimate import StudyEstimate, estimate
+from diffusae.planning.sizes import Group
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
 from diffusae.study.streams import subsampling_of
 from diffusae.study.study import Study

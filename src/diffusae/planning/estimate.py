@@ -5,49 +5,36 @@ steps.
 from __future__ import annotations
 
 import copy
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from diffusae.activations.epoch_size import pictures_needed
-from diffusae.activations.journal import read_journals, size_of
-from diffusae.activations.schema import Cell, Stream
+from diffusae.activations.schema import ATTENTION, Cell, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
-from diffusae.activations.size import codes_size, npy_size, tar_size
+from diffusae.activations.size import tar_size
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.activations.subsampling import Subsampling
 from diffusae.backbone.describe import Description
 from diffusae.backbone.settings import ModelSettings
-from diffusae.prompts.prompt_set import Prompt
+from diffusae.planning.sizes import Group, code_bytes, groups_in, stream_bytes
 from diffusae.study.seeds import saes_at
 from diffusae.study.settings import GridSettings
 from diffusae.study.streams import (
-    ATTENTION,
     SEEN_SPLITS,
     TRAINING_SPLIT,
-    groups_of,
     stored_in,
     streams_of,
     subsampling_of,
     thinned,
-    words_of,
 )
 from diffusae.study.study import Study
 
-_TOKENS_OF_A_WORD = 2
-"""An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
-
-ASSUMED_ACTIVE = 32
-"""Active latents of a vector where the sparsity has no k; the training decides their number."""
-
-_LABELS_BYTES = 150
-"""An estimate of the labels and the name of a given picture in its sample."""
+RAW_PIXEL = 3
+"""Bytes of a pixel that is not compressed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +44,8 @@ class StreamEstimate:
     Attributes:
         trained: False for the cross-attention, which gets no SAE.
         vectors: split -> vectors.
-        bytes: of its shards. code_bytes: of its codes by all SAEs of its cell.
+        bytes: of its shards, at most. code_bytes: of its codes by all SAEs of its cell, at most.
+        expected_bytes: of both, with estimates of a caption's tokens and of what compression saves.
         bytes_per_number: of an update.
         steps: of the training of one SAE.
         seeds: SAEs that differ in their seed alone, for each k.
@@ -68,6 +56,7 @@ class StreamEstimate:
     vectors: dict[str, int]
     bytes: int
     code_bytes: int
+    expected_bytes: int
     bytes_per_number: int
     steps: int
     seeds: int = 1
@@ -76,6 +65,11 @@ class StreamEstimate:
     def training_vectors(self) -> int:
         """Vectors that an SAE trains on in one epoch."""
         return self.vectors.get(TRAINING_SPLIT, 0)
+
+    @property
+    def vectors_to_encode(self) -> int:
+        """Vectors of the dictionary, tune and test pictures, of which codes are read."""
+        return sum(self.vectors.get(split, 0) for split in SEEN_SPLITS) if self.trained else 0
 
     @property
     def training_numbers_bytes(self) -> int:
@@ -98,6 +92,7 @@ class StudyEstimate:
             picture takes one a time t, a text none.
         streams: every stream of the collection.
         image_bytes: of the pictures' shards, at most: as if PNG compressed nothing.
+        pixels: of all these pictures.
         batch_size: of the training of one SAE.
         saes_a_cell: how many are trained at each cell, one for each k.
     """
@@ -109,6 +104,7 @@ class StudyEstimate:
     denoiser_passes: int
     streams: tuple[StreamEstimate, ...]
     image_bytes: int
+    pixels: int
     batch_size: int
     saes_a_cell: int
 
@@ -129,8 +125,21 @@ class StudyEstimate:
 
     @property
     def bytes_to_collect(self) -> int:
-        """Bytes of all that is collected."""
+        """Bytes of all that is collected, at most."""
         return self.stream_bytes + self.code_bytes + self.image_bytes
+
+    def expected_bytes(self, png_bytes_per_pixel: float | None) -> int:
+        """Bytes of all that is collected, with so many bytes of PNG a pixel; None: as if PNG
+        compressed nothing.
+        """
+        saved = 0.0 if png_bytes_per_pixel is None else RAW_PIXEL - png_bytes_per_pixel
+        streams = sum(stream.expected_bytes for stream in self.streams)
+        return streams + self.image_bytes - round(saved * self.pixels)
+
+    @property
+    def vectors_to_encode(self) -> int:
+        """Vectors that all SAEs encode once, so that labels and metrics can be made."""
+        return self.saes_a_cell * sum(one.seeds * one.vectors_to_encode for one in self.streams)
 
     @property
     def bytes_with_codes(self) -> int:
@@ -216,7 +225,8 @@ def estimate(
     passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
     text = study.kind == "text"
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
-    png = model.height * model.width * 3 + 1024
+    pixels = model.height * model.width
+    png = pixels * RAW_PIXEL + 1024
     return StudyEstimate(
         pictures=pictures,
         decoded=sum(map(len, seen)),
@@ -227,6 +237,7 @@ def estimate(
         image_bytes=sum(
             tar_size(np.concatenate([texts, np.full(len(texts), png)])) for texts in seen
         ),
+        pixels=sum(map(len, seen)) * pixels,
         batch_size=activations.batch_size,
         saes_a_cell=len(grid.k or [None]),
     )
@@ -244,7 +255,7 @@ def _stream_estimates(
     bytes_per_number = stored_numbers(ActivationSettings.of(study.cfg).dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
-    sizes: dict[tuple[int, int, bool], int] = {}
+    sizes: dict[tuple[int, int, bool], tuple[int, int]] = {}
     estimates = []
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
         recorded = [group for group in groups if stored_in(stream, group.split, held_out)]
@@ -258,7 +269,11 @@ def _stream_estimates(
         cell = Cell(study.cfg.model.name, stream.block, stream.t, stream.conditioning)
         shape = (stream.positions, stream.d_in, trained)
         if shape not in sizes:
-            sizes[shape] = _stream_bytes(stream, stored, subsampling, bytes_per_number)
+            most, expected = (
+                stream_bytes(stream, stored, subsampling, bytes_per_number, expected=expected)
+                for expected in (False, True)
+            )
+            sizes[shape] = most, expected
         vectors = {group.split: 0 for group in groups}
         for group in recorded:
             vectors[group.split] += int(group.kept(stream, subsampling).sum())
@@ -267,8 +282,10 @@ def _stream_estimates(
                 stream=stream,
                 trained=trained,
                 vectors=vectors,
-                bytes=sizes[shape],
-                code_bytes=_code_bytes(study, stream.positions, coded),
+                bytes=sizes[shape][0],
+                code_bytes=code_bytes(study, stream.positions, coded),
+                expected_bytes=sizes[shape][1]
+                + code_bytes(study, stream.positions, coded, expected=True),
                 bytes_per_number=bytes_per_number,
                 steps=steps,
                 seeds=saes_at(study, cell) if trained else 1,
@@ -297,100 +314,9 @@ def _made_in_training(
     )
 
 
-def groups_in(study: Study) -> list[Group]:
-    """The study's pictures or texts in the groups that are collected together."""
-    kind = study.kind
-    return [
-        Group(
-            np.array([_json_size(kind, prompt) for prompt in group]),
-            np.array([_tokens_of(prompt.text) for prompt in group]) if kind == "text" else None,
-            group[0].split,
-        )
-        for group in groups_of(study.prompts, study.cfg.activations.group_size)
-    ]
-
-
-def bytes_finished(root: Path) -> int:
-    """Bytes of the finished groups of a collection, which a collecting stage leaves as they are."""
-    return sum(
-        shard.bytes
-        for group in read_journals(root).values()
-        for shard in group.shards
-        if size_of(root / shard.path) == shard.bytes
-    )
-
-
 def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
     """The steps of the training at every stream's cell: a study may give blocks different ones."""
     cfg = copy.deepcopy(study.cfg)
     for stream in streams:
         cfg.block.name, cfg.timestep.t = stream.block, stream.t
         yield 0 if stream.block == ATTENTION else cfg.trainer.steps
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """One group of samples.
-
-    Attributes:
-        texts: bytes of every sample's JSON.
-        tokens: of every text; None: samples are pictures.
-    """
-
-    texts: np.ndarray
-    tokens: np.ndarray | None
-    split: str
-
-    def kept(self, stream: Stream, subsampling: Subsampling | None) -> np.ndarray:
-        """Vectors of every sample."""
-        most = stream.positions
-        if subsampling is not None:
-            most = subsampling.kept(self.split, most)
-        return (
-            np.full(len(self.texts), most) if self.tokens is None else np.minimum(most, self.tokens)
-        )
-
-
-def _stream_bytes(
-    stream: Stream, groups: Sequence[Group], subsampling: Subsampling | None, bytes_per_number: int
-) -> int:
-    total = 0
-    for group in groups:
-        kept = group.kept(stream, subsampling)
-        # "positions": [...], every number as long as the longest one.
-        listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
-        if group.tokens is None:
-            listed[kept == stream.positions] = 0
-        arrays = npy_size(0) + kept * bytes_per_number * stream.d_in
-        total += tar_size(np.concatenate([group.texts + listed, arrays]))
-    return total
-
-
-def _code_bytes(study: Study, positions: int, groups: Sequence[Group]) -> int:
-    """Bytes of a stream's codes in these groups, by every SAE of its cell."""
-    number = stored_numbers(ActivationSettings.of(study.cfg).dtype).read.itemsize
-    known = [study.cfg.sae.k] if "k" in study.cfg.sae else [ASSUMED_ACTIVE]
-    sizes = [
-        codes_size(positions, active, d_sae=study.cfg.sae.d_sae, bytes_per_number=number)
-        for active in GridSettings.of(study.cfg).k or known
-    ]
-    return sum(tar_size(np.full(len(group.texts), size)) for group in groups for size in sizes)
-
-
-def _tokens_of(text: str) -> int:
-    """An estimate: the tokenizer is not loaded."""
-    return 2 + round(1.4 * len(text.split()))
-
-
-def _json_size(kind: str, prompt: Prompt) -> int:
-    """Bytes of a sample's JSON."""
-    size = _text_size(prompt.text) + len(str(prompt.seed)) + len(prompt.split)
-    return size + (_LABELS_BYTES if kind == "pictures" else 0)
-
-
-@lru_cache(maxsize=100_000)
-def _text_size(text: str) -> int:
-    """The same without the digits of the seed and the name of the split."""
-    words = {word: [10] * _TOKENS_OF_A_WORD for word in words_of(text)}
-    sample = {"prompt": text, "seed": 0, "split": "", "word_tokens": words}
-    return len(json.dumps(sample).encode()) - 1

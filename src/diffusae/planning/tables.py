@@ -2,97 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from diffusae.planning.estimate import StreamEstimate, StudyEstimate
-from diffusae.settings import Settings, Within
+from diffusae.planning.rates import Rates
+from diffusae.planning.sizes import PACKED, TOKENS_A_WORD
 from diffusae.study.streams import SEEN_SPLITS, TRAINING_SPLIT
 from diffusae.study.study import Study
 
-log = logging.getLogger(__name__)
-
 PLAN = "plan.json"
 WIDTH = 110
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings(Settings, part="plan"):
-    """Rates of this machine or another (`conf/plan.yaml`)."""
-
-    probe: bool
-    """Whether rates that are not given are measured."""
-    seconds_per_picture: Annotated[float, Within(1e-9, 10**9)] | None
-    """Of a generation with all its steps; None: not given."""
-    vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None
-    """Of the training of one autoencoder; None: not given."""
-    price_per_hour: Annotated[float, Within(0, 10**9)] | None
-    """Of the machine that generates and trains; None: not given."""
-    price_per_tb_month: Annotated[float, Within(0, 10**9)] | None
-    """Of a terabyte of disk for a month; None: not given."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds a picture, and vectors a second by d_in; None or absent where nobody gave or measured
-    them.
-    """
-
-    seconds_per_picture: float | None
-    vectors_per_second: dict[int, float]
-
-    def generation(self, pictures: int) -> float | None:
-        """Seconds that so many pictures take."""
-        seconds = self.seconds_per_picture
-        return None if seconds is None else seconds * pictures
-
-    def training(self, study: StudyEstimate, stream: StreamEstimate) -> float | None:
-        """Seconds that one SAE takes."""
-        rate = self.vectors_per_second.get(stream.stream.d_in)
-        return None if rate is None else study.vectors_seen(stream) / rate
-
-    def training_of_all(self, study: StudyEstimate) -> float | None:
-        """Seconds that all SAEs take, one after the other."""
-        seconds = [(self.training(study, stream), stream.seeds) for stream in study.trained]
-        known = [number * seeds for number, seeds in seconds if number is not None]
-        return study.saes_a_cell * sum(known) if len(known) == len(seconds) else None
-
-
-def measured_rates(study: Study, counted: StudyEstimate) -> Rates:
-    """Rates as given, and the others measured where that needs no download."""
-    settings, source = PlanSettings.of(study.cfg), Path(study.cfg.model.source).expanduser()
-    seconds, vectors = settings.seconds_per_picture, settings.vectors_per_second
-    widths = sorted({stream.stream.d_in for stream in counted.trained})
-    by_width: dict[int, float] = {} if vectors is None else dict.fromkeys(widths, float(vectors))
-    if settings.probe and seconds is None and study.kind != "generation":
-        log.info(
-            "a picture or prompt is measured for collection=generation only; give"
-            " plan.seconds_per_picture"
-        )
-    elif settings.probe and seconds is None:
-        if source.is_dir():
-            from diffusae.planning import timing
-
-            log.info("measuring a picture")
-            seconds = timing.seconds_per_picture(study)
-        else:
-            log.warning(
-                "model.source=%s is no local folder, and nothing is downloaded to measure it; give "
-                "plan.seconds_per_picture for an estimate of time",
-                source,
-            )
-    if settings.probe and vectors is None:
-        from diffusae.planning import timing
-
-        log.info("measuring training steps")
-        by_width = {d_in: timing.vectors_per_second(study, d_in) for d_in in widths}
-    return Rates(seconds, by_width)
 
 
 def narrow_table(names: Sequence[str], *, title: str, caption: str | None = None) -> Table:
@@ -178,8 +101,11 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
     table.add_row("training vectors' numbers alone", bytes_in_words(numbers))
     table.add_row("shards of updates", bytes_in_words(counted.stream_bytes))
     if counted.held_out == "codes":
-        table.add_row("shards of codes", bytes_in_words(counted.code_bytes))
+        table.add_row("shards of codes, at most", bytes_in_words(counted.code_bytes))
     table.add_row("shards of pictures, at most", bytes_in_words(counted.image_bytes))
+    expected = bytes_in_words(counted.expected_bytes(rates.png_bytes_per_pixel))
+    table.add_row("all shards, at most", bytes_in_words(counted.bytes_to_collect))
+    table.add_row("all shards, expected", f"{expected} ({basis_of(rates)})")
     table.add_row("of these, there already", bytes_in_words(already))
     fits = (
         "" if counted.bytes_to_collect - already <= free else "  DOES NOT FIT: collect will refuse"
@@ -189,6 +115,10 @@ def totals_table(counted: StudyEstimate, rates: Rates, *, free: int, already: in
     if counted.made_in_training is not None:
         made = rates.generation(counted.made_in_training)
         table.add_row("make pictures while training", duration_in_words(made))
+    if counted.vectors_to_encode:
+        how = "" if rates.encoded_per_second else "; encoding is assumed no faster than training"
+        encoding = duration_in_words(rates.encoding_of_all(counted))
+        table.add_row("encode dictionary, tune, test", f"{encoding}{how}")
     table.add_row(
         f"train {counted.saes} SAEs{_of_seeds(counted)}",
         duration_in_words(rates.training_of_all(counted)),
@@ -200,6 +130,13 @@ def _of_seeds(counted: StudyEstimate) -> str:
     """How many of the SAEs are further seeds of a cell."""
     single = counted.saes_a_cell * len(counted.trained)
     return "" if counted.saes == single else f", {counted.saes - single} of them further seeds"
+
+
+def basis_of(rates: Rates) -> str:
+    """What the expected bytes rest on."""
+    png = rates.png_bytes_per_pixel
+    compressed = "as if PNG compressed nothing" if png is None else f"{png:.2f} bytes a PNG's pixel"
+    return f"{compressed}; {TOKENS_A_WORD} tokens a word; codes packed to {PACKED}"
 
 
 def plan_json(
@@ -237,16 +174,21 @@ def plan_json(
             "updates": counted.stream_bytes,
             "codes": counted.code_bytes,
             "pictures_at_most": counted.image_bytes,
+            "at_most": counted.bytes_to_collect,
+            "expected": counted.expected_bytes(rates.png_bytes_per_pixel),
             "there_already": already,
             "free": free,
         },
         "rates": {
             "seconds_per_picture": rates.seconds_per_picture,
             "vectors_per_second": {str(d_in): r for d_in, r in rates.vectors_per_second.items()},
+            "encoded_per_second": {str(d_in): r for d_in, r in rates.encoded_per_second.items()},
+            "png_bytes_per_pixel": rates.png_bytes_per_pixel,
         },
         "seconds": {
             "collect": rates.generation(counted.collected),
             **({} if made is None else {"make_in_training": rates.generation(made)}),
+            "encode": rates.encoding_of_all(counted),
             "train": rates.training_of_all(counted),
         },
         "captions": "assumed" if assumed else "read",
@@ -262,6 +204,7 @@ def _stream_json(estimate: StreamEstimate, counted: StudyEstimate, rates: Rates)
         "d_in": stream.d_in,
         "vectors": estimate.vectors,
         "bytes": estimate.bytes,
+        "expected_bytes": estimate.expected_bytes,
         "code_bytes": estimate.code_bytes,
         "trained": trained,
         "training_numbers_bytes": estimate.training_numbers_bytes,

@@ -67,9 +67,9 @@ SECTIONS = [
 logger = logging.getLogger(__name__)
 
 
-def page_of(source: Source) -> FinishedStudy:
-    """All that the page shows of a study."""
-    fields: dict[str, object] = {}
+def page_of(source: Source, *, so_far: str = "") -> FinishedStudy:
+    """All that the page shows of a study; `so_far`: see `FinishedStudy`."""
+    fields: dict[str, object] = {"so_far": so_far}
     for section in SECTIONS:
         fields |= section.gather(source)
     return FinishedStudy(name=source.study.name, model=source.study.cfg.model.name, **fields)  # type: ignore[arg-type]

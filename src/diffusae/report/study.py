@@ -314,6 +314,7 @@ class FinishedStudy:
         concepts: for the gallery, in the order in which to show them within a cell.
         pure: the purest latents of each cell, with what their top pictures share.
         runs: what was run.
+        so_far: what was finished when the page was written, such as "1 of 18 cells"; "": all.
     """
 
     name: str
@@ -333,6 +334,7 @@ class FinishedStudy:
     concepts: Sequence[Concept] = ()
     pure: Sequence[Concept] = ()
     runs: Sequence[RunRow] = ()
+    so_far: str = ""
 
 
 def _check_image(name: str, image: NDArray[Any]) -> None:

@@ -25,7 +25,7 @@ from diffusae.sae.settings import (
     KernelsName,
     SelectionPrecision,
 )
-from diffusae.sae.sparse_ops import chosen_errors, row_products, sparse_decode
+from diffusae.sae.sparse_ops import Memory, chosen_errors, row_products, sparse_decode
 from diffusae.sae.sparsity import Codes, Penalised, Sparsity, TopK
 
 
@@ -151,6 +151,7 @@ class SparseAutoencoder(nn.Module):
             torch.zeros(count, device=device, dtype=dtype), requires_grad=encoder_bias
         )
         self._search = Search()
+        self._given_up: dict[str, Tensor] = {}
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
 
@@ -215,6 +216,24 @@ class SparseAutoencoder(nn.Module):
         """
         return self.sparsity.scaled_pass(self, x)
 
+    def give_up(self, **memory: Tensor | None) -> None:
+        """Let the next pass that chooses write into the memory of tensors that are not used any
+        more. This happens on a CPU alone, whose system clears new memory page by page.
+
+        Args:
+            memory: by what it may serve for: `W_enc` and `W_dec` for their gradients, `centred` and
+                `errors` for those of the pass.
+        """
+        if self.W_dec.device.type == "cpu" and isinstance(self.sparsity, TopK) and not self.dense:
+            self._given_up |= {
+                name: old.detach() for name, old in memory.items() if old is not None
+            }
+
+    def _memory(self, name: str, *shape: int) -> Tensor | None:
+        """What was given up under this name, once, if it has the shape."""
+        memory = self._given_up.pop(name, None)
+        return None if memory is None or memory.shape != shape else memory
+
     def chosen_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK) -> ScaledPass:
         """`scaled_pass` of a sparsity that chooses: one dense product, and what the active latents
         cost.
@@ -251,6 +270,11 @@ class SparseAutoencoder(nn.Module):
             b_enc=self.b_enc,
             W_dec=self.W_dec,
             total=sparsity.total,
+            memory=Memory(
+                self._memory("errors", len(x), 1, self.d_in),
+                self._memory("W_enc", *self.W_enc.shape),
+                self._memory("W_dec", *self.W_dec.shape),
+            ),
         )
         return ScaledPass(centred, errors, squared, codes, fired[:-1])
 
@@ -297,7 +321,8 @@ class SparseAutoencoder(nn.Module):
     def _centred(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
         """scale(x) - b in one pass."""
         shift = -self.input_shift / self.input_scale - self.b
-        return torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale)
+        memory = self._memory("centred", len(x), self.d_in)
+        return torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale, out=memory)
 
     @property
     def product_dtype(self) -> torch.dtype:

@@ -67,7 +67,7 @@ WAYS = tuple(
 )
 
 IN_8_BITS = Way("8 bits, proved", _by_torch, WAYS[0].rows)
-"""Multiplies in 8 bits (`diffusae.sae.screening`), and by torch what that does not settle."""
+"""Multiplies in 8 bits (`diffusae.sae.screening`)."""
 
 
 class FastestWay:

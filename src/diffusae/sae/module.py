@@ -168,6 +168,9 @@ class SAEModule(WholeStep):
                 finite, before there are gradients; with True or False, nothing waits for the
                 device.
         """
+        sae = self.autoencoder
+        sae.give_up(W_enc=sae.W_enc.grad, W_dec=sae.W_dec.grad)
+        sae.zero_grad()
         scaled = self.autoencoder.scaled_pass(batch)
         loss, fvu = self._loss(scaled)
         aux = self._revival(scaled, revive)
@@ -187,13 +190,13 @@ class SAEModule(WholeStep):
         if world_size() > 1:
             loss = loss * share
             figures = {name: figure * share for name, figure in figures.items()}
-        self.autoencoder.zero_grad()  # gives up the memory of the last step's
         weights = [weight for weight in self.autoencoder.parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         for weight, gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
         if aux is not None:
             aux.add_gradients(self.autoencoder, self.aux_coefficient * share)
+        sae.give_up(centred=scaled.centred, errors=scaled.errors)
         return figures["loss"], {**figures, "dead_fraction": self._dead().float().mean()}
 
     def share_gradients(self) -> None:

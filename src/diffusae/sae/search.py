@@ -10,7 +10,7 @@ example with k = 1, where one candidate more is kept:
 
 On a CPU the same is done with a product in float32. Then it does not matter in which way the
 product was rounded, and the fastest way computes it (`diffusae.sae.dense_product`). One of the ways
-multiplies in 8 bits, and seeks again in float32 what it cannot prove (`diffusae.sae.screening`).
+multiplies in 8 bits and proves that it misses none (`diffusae.sae.screening`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from diffusae.sae import screening
 from diffusae.sae.dense_product import IN_8_BITS, WAYS, FastestWay, Way
 from diffusae.sae.quantised import Quantised, product, quantised
 from diffusae.sae.settings import SelectionPrecision
-from diffusae.sae.sparse_ops import Kernels
+from diffusae.sae.sparse_ops import Entries, Kernels
 from diffusae.sae.sparsity import Codes, TopK
 
 BLOCK = WAYS[0].rows
@@ -70,39 +70,17 @@ class Search:
         in_8_bits = sparsity.by_row and W_enc.dtype == torch.float32 and len(centred) > 0
         with (self._ways_by_row if in_8_bits else self._ways).timed() as way:
             if way is IN_8_BITS:
-                codes = self._screened(centred, W_enc, b_enc, sparsity, kernels)
+                screen = screening.Screen(W_enc)
+                parts = centred.split(screening.ROWS_OF_VALUES)
+                codes = _joined(
+                    [_screened(rows, screen, W_enc, b_enc, sparsity, kernels) for rows in parts]
+                )
             else:
                 codes = self._sought(centred, W_enc, b_enc, sparsity, sparsity.candidates, way)
                 codes = _chosen(codes, centred, W_enc, b_enc, sparsity, kernels)
         # Codes come in an order that may follow from the last bits of the product.
         indices, order = codes.indices.sort(dim=1)
         return Codes(codes.values.gather(1, order), indices)
-
-    def _screened(
-        self,
-        centred: Float[Tensor, "batch d_in"],
-        W_enc: Float[Tensor, "d_sae d_in"],
-        b_enc: Tensor | None,
-        sparsity: TopK,
-        kernels: Kernels,
-    ) -> Codes:
-        """The codes by a product in 8 bits; rows that it does not settle are sought in float32."""
-        screen = screening.Screen(W_enc)
-        bounds = [
-            sparsity.candidates(screen.upper_bounds(block, b_enc), spare=screening.SPARE)
-            for block in centred.split(screening.ROWS)
-        ]
-        candidates = _joined(bounds)
-        codes = _chosen(candidates, centred, W_enc, b_enc, sparsity, kernels)
-        settled = screening.settled(codes.values.amin(1), candidates.values.amin(1))
-        if candidates.indices.shape[1] == len(W_enc) or settled.all():
-            return codes
-        open_rows = (~settled).nonzero().squeeze(1)
-        rest = centred[open_rows]
-        candidates = self._sought(rest, W_enc, b_enc, sparsity, sparsity.candidates)
-        chosen = _chosen(candidates, rest, W_enc, b_enc, sparsity, kernels)
-        codes.values[open_rows], codes.indices[open_rows] = chosen
-        return codes
 
     def _sought(
         self,
@@ -150,6 +128,38 @@ class Search:
         return memory
 
 
+def _screened(
+    centred: Float[Tensor, "rows d_in"],
+    screen: screening.Screen,
+    W_enc: Float[Tensor, "d_sae d_in"],
+    b_enc: Tensor | None,
+    sparsity: TopK,
+    kernels: Kernels,
+) -> Codes:
+    """The codes by upper bounds. In rows that a few candidates do not settle, all latents are
+    candidates whose bounds reach as far as the k-th largest of these few.
+    """
+    bounds, candidates = [], []
+    for rows in centred.split(screening.ROWS):
+        bounds.append(screen.upper_bounds(rows, b_enc))
+        candidates.append(sparsity.candidates(bounds[-1], spare=screening.SPARE))
+    few = _joined(candidates)
+    codes = _chosen(few, centred, W_enc, b_enc, sparsity, kernels, by_column=True)
+    kth = codes.values.amin(1)
+    settled = screening.settled(kth, few.values.amin(1))
+    if few.indices.shape[1] == len(W_enc) or settled.all():
+        return codes
+    rest = ~settled
+    of_rest = [part[here] for part, here in zip(bounds, rest.split(screening.ROWS), strict=True)]
+    may = screening.may_reach(kth[rest], torch.cat(of_rest))
+    latents = torch.arange(len(W_enc)).expand_as(may)
+    entries = Entries.where(may, latents, d_sae=len(W_enc), kernels=kernels)
+    values = _values(entries, centred[rest], W_enc, b_enc)
+    dense = values.new_full(may.shape, -torch.inf).masked_scatter_(may, values)
+    codes.values[rest], codes.indices[rest] = sparsity(dense)
+    return codes
+
+
 def _joined(blocks: Sequence[Codes]) -> Codes:
     if len(blocks) == 1:
         return blocks[0]
@@ -163,13 +173,26 @@ def _chosen(
     b_enc: Tensor | None,
     sparsity: TopK,
     kernels: Kernels,
+    *,
+    by_column: bool = False,
 ) -> Codes:
     """What `sparsity` chooses among the candidates, by their values in full precision."""
     entries, _ = sparsity.entries(candidates, d_sae=len(W_enc), kernels=kernels)
-    values = entries.inner(centred, W_enc)
-    if b_enc is not None:
-        values += b_enc[entries.columns]
+    values = _values(entries, centred, W_enc, b_enc, by_column=by_column)
     return sparsity.choose(sparsity.revalued(candidates, values))
+
+
+def _values(
+    entries: Entries,
+    centred: Float[Tensor, "batch d_in"],
+    W_enc: Float[Tensor, "d_sae d_in"],
+    b_enc: Tensor | None,
+    *,
+    by_column: bool = False,
+) -> Float[Tensor, " n"]:
+    """Pre-activations of the entries in full precision."""
+    values = (entries.inner_by_column if by_column else entries.inner)(centred, W_enc)
+    return values if b_enc is None else values.add_(b_enc[entries.columns])
 
 
 def _in_few_bits(W_enc: Tensor, precision: SelectionPrecision) -> Tensor | Quantised:

@@ -36,7 +36,6 @@ from diffusae.sae.across_processes import Shard, anywhere, average, gathered, to
 from diffusae.sae.autoencoder import ScaledPass, SparseAutoencoder
 from diffusae.sae.losses import Dead
 from diffusae.sae.module import SAEModule
-from diffusae.sae.sparse_ops import Entries, Kernels
 from diffusae.sae.sparsity import Codes, MatryoshkaTopK, Sparsity, TopK
 
 OF_LATENTS = ("W_enc", "W_dec", "b_enc")
@@ -71,6 +70,8 @@ class ShardedTopK(TopK):
         UserError: the sparsity does not choose the k largest of every row.
     """
 
+    fills_rows = False
+
     def __init__(self, whole: Sparsity, shard: Shard) -> None:
         if type(whole) not in (TopK, MatryoshkaTopK):
             raise UserError(
@@ -96,15 +97,6 @@ class ShardedTopK(TopK):
         kept = torch.zeros_like(every, dtype=torch.bool).scatter_(1, ranked[:, : self.k], True)
         mine = kept.unflatten(1, (-1, values.shape[1]))[:, self.shard.first // self.shard.count]
         return Codes(values * mine, indices)
-
-    def entries(
-        self, codes: Codes, *, d_sae: int, kernels: Kernels
-    ) -> tuple[Entries, Float[Tensor, " n"]]:
-        active = codes.values > 0  # rows have few winners here or many
-        return (
-            Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels),
-            codes.values[active],
-        )
 
     def total(self, part: Tensor) -> Tensor:
         return total(part)

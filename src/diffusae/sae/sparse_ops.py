@@ -64,11 +64,13 @@ def sums_of_rows(
     weights: Float[Tensor, " entries"],
     *,
     uneven: bool = False,
+    memory: Float[Tensor, "sums d"] | None = None,
 ) -> Float[Tensor, "sums d"]:
     """Weighted sums of rows of `dense`: sum i is of the entries from starts[i] up to the next
     start.
 
-    `uneven`, that some are far longer than others, matters to kernels that split these.
+    `uneven`, that some are far longer than others, matters to kernels that split these. `memory` is
+    where the sums may be put.
 
     On a CPU, columns are taken so many at a time that those of all rows stay in the core's own
     cache while rows are picked from all over it. The result is the same to the bit.
@@ -76,13 +78,14 @@ def sums_of_rows(
     columns = CACHE // (dense.element_size() * max(1, len(dense))) // ALIGNED * ALIGNED
     if dense.device.type != "cpu" or not ALIGNED <= columns < dense.shape[1]:
         return F.embedding_bag(rows, dense, offsets=starts, per_sample_weights=weights, mode="sum")
-    sums = [
-        F.embedding_bag(
-            rows, part.contiguous(), offsets=starts, per_sample_weights=weights, mode="sum"
+    sums = dense.new_empty(len(starts), dense.shape[1]) if memory is None else memory
+    for part, of_part in zip(dense.split(columns, 1), sums.split(columns, 1), strict=True):
+        of_part.copy_(
+            F.embedding_bag(
+                rows, part.contiguous(), offsets=starts, per_sample_weights=weights, mode="sum"
+            )
         )
-        for part in dense.split(columns, dim=1)
-    ]
-    return torch.cat(sums, dim=1)
+    return sums
 
 
 def inner_products(
@@ -92,9 +95,7 @@ def inner_products(
     columns: Int[Tensor, " n"],
     starts: Int[Tensor, " rows"],
 ) -> Float[Tensor, " n"]:
-    """left[rows[i]] . right[columns[i]] of every entry; the entries of a row follow one another
-    from its start.
-    """
+    """left[rows[i]] . right[columns[i]] of every entry, in any order of the entries."""
     # The gradient of `sums_of_rows` by its weights is this product, and torch has a kernel for it.
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         left.contiguous(), right, columns, starts, rows, mode=0
@@ -103,7 +104,14 @@ def inner_products(
 
 class _SumsOfRows(Protocol):
     def __call__(
-        self, dense: Tensor, rows: Tensor, starts: Tensor, weights: Tensor, *, uneven: bool = False
+        self,
+        dense: Tensor,
+        rows: Tensor,
+        starts: Tensor,
+        weights: Tensor,
+        *,
+        uneven: bool = False,
+        memory: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -187,16 +195,32 @@ class Entries:
         )
 
     def times(
-        self, values: Float[Tensor, " n"], weight: Float[Tensor, "d_sae d"]
+        self,
+        values: Float[Tensor, " n"],
+        weight: Float[Tensor, "d_sae d"],
+        *,
+        memory: Float[Tensor, "rows d"] | None = None,
     ) -> Float[Tensor, "rows d"]:
-        """Z @ weight."""
-        return self.kernels.sums_of_rows(weight, self.columns, self.starts, values)
+        """Z @ weight, which may be put into `memory`."""
+        return self.kernels.sums_of_rows(weight, self.columns, self.starts, values, memory=memory)
 
     def inner(
         self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]
     ) -> Float[Tensor, " n"]:
         """left[row] . right[column] of every entry: (left @ right^T) where Z is not zero."""
         return self.kernels.inner_products(left, right, self.rows, self.columns, self.starts)
+
+    def inner_by_column(
+        self, left: Float[Tensor, "rows d"], right: Float[Tensor, "d_sae d"]
+    ) -> Float[Tensor, " n"]:
+        """`inner`, to the bit, column after column. Where a CPU's cache holds the rows of `left`
+        and not those of `right`, this is faster: a row of `right` is read only once.
+        """
+        order, _ = self.by_column()
+        products = self.kernels.inner_products(
+            left, right, self.rows[order], self.columns[order], self.starts
+        )
+        return torch.empty_like(products).index_copy_(0, order, products)
 
     def by_column(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " d_sae"]]:
         """The order that sorts the entries by column, and where each column begins in it."""
@@ -226,6 +250,14 @@ def row_products(
     return diagonal.inner(left, right)
 
 
+class Memory(NamedTuple):
+    """What results of `chosen_errors` may be written into."""
+
+    errors: Float[Tensor, "rows 1 d_in"] | None = None
+    of_W_enc: Float[Tensor, "d_sae d_in"] | None = None
+    of_W_dec: Float[Tensor, "d_sae d_in"] | None = None
+
+
 def chosen_errors(
     centred: Float[Tensor, "rows d_in"],
     pre_activations: Float[Tensor, " n"],
@@ -237,6 +269,7 @@ def chosen_errors(
     b_enc: Float[Tensor, " d_sae"],
     W_dec: Float[Tensor, "d_sae d_in"],
     total: Callable[[Tensor], Tensor] = lambda part: part,
+    memory: Memory | None = None,
 ) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
     """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
     sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
@@ -250,9 +283,10 @@ def chosen_errors(
             from parts 0 to p.
         total: adds to a sum over the latents what other processes have (`Sparsity.total`); by
             default there are none.
+        memory: where results may be put.
     """
     return _ChosenErrors.apply(  # type: ignore[no-any-return]
-        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total
+        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total, memory or Memory()
     )
 
 
@@ -281,15 +315,18 @@ class _ChosenErrors(torch.autograd.Function):
         entries: Entries,
         parts: Entries,
         total: Callable[[Tensor], Tensor],
+        memory: Memory,
     ) -> tuple[Tensor, Tensor]:
         values = pre_activations.relu()
-        errors = total(parts.times(values, W_dec)).unflatten(0, (len(centred), parts.cuts))
+        old = None if memory.errors is None or parts.cuts > 1 else memory.errors.squeeze(1)
+        errors = total(parts.times(values, W_dec, memory=old))
+        errors = errors.unflatten(0, (len(centred), parts.cuts))
         if errors.shape[1] > 1:
             errors = errors.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
         errors = errors.sub_(centred.unsqueeze(1))
         ctx.save_for_backward(centred, W_enc, W_dec, values, errors)
-        ctx.entries, ctx.parts, ctx.total = entries, parts, total
+        ctx.entries, ctx.parts, ctx.total, ctx.memory = entries, parts, total, memory
         ctx.set_materialize_grads(False)
         return errors, torch.linalg.vector_norm(errors, dim=-1).square().sum(dim=0)
 
@@ -309,15 +346,20 @@ class _ChosenErrors(torch.autograd.Function):
 
         # Sums over the entries of every latent; "uneven": some latents are active in every row.
         sums = entries.kernels.sums_of_rows
-        of_W_dec = sums(gradient, parts.rows[order], starts, values[order] * times, uneven=True)
-        of_W_enc = sums(centred, entries.rows[order], starts, of_values[order], uneven=True)
+        _, for_W_enc, for_W_dec = ctx.memory
+        weights = values[order] * times
+        of_W_dec = sums(gradient, parts.rows[order], starts, weights, uneven=True, memory=for_W_dec)
+        weights = of_values[order]
+        of_W_enc = sums(
+            centred, entries.rows[order], starts, weights, uneven=True, memory=for_W_enc
+        )
         # index_add_ would add in any order on a GPU, and give other bits every time.
         of_b_enc = sums(
             of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True
         )
         of_b_enc = of_b_enc.squeeze(1)
         of_b = of_x_hat - ctx.total(of_b_enc @ W_enc)
-        return None, of_b, of_W_enc, of_b_enc, of_W_dec, None, None, None, None
+        return None, of_b, of_W_enc, of_b_enc, of_W_dec, None, None, None, None, None
 
 
 def gradient_of_errors(

@@ -118,6 +118,10 @@ class TopK(Sparsity):
 
     name = "topk"
     compares = True
+    fills_rows: ClassVar[bool] = True
+    """Whether nearly all entries of the codes of a batch are active. Otherwise rows have few active
+    ones or many, and only these are computed with.
+    """
     prefixes: tuple[int, ...] = ()
     """Lengths of the prefixes of latents that must reconstruct by themselves, rising."""
 
@@ -157,7 +161,12 @@ class TopK(Sparsity):
         self, codes: Codes, *, d_sae: int, kernels: Kernels
     ) -> tuple[Entries, Float[Tensor, " n"]]:
         """Codes of a batch as entries of a sparse matrix, with their values."""
-        return Entries.every(codes.indices, d_sae=d_sae, kernels=kernels), codes.values.flatten()
+        if self.fills_rows:
+            every = Entries.every(codes.indices, d_sae=d_sae, kernels=kernels)
+            return every, codes.values.flatten()
+        active = codes.values > 0
+        entries = Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels)
+        return entries, codes.values[active]
 
     def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
         """The same codes with other values, given in the order of `entries`."""
@@ -222,6 +231,7 @@ class BatchTopK(TopK):
     name = "batchtopk"
     by_row = False
     compares = False
+    fills_rows = False
     threshold: Tensor
     batches: Tensor
 
@@ -266,15 +276,6 @@ class BatchTopK(TopK):
         values = values.relu()
         self._follow(values)
         return torch.zeros_like(row).scatter_(0, places, values).view_as(pre_activations)
-
-    def entries(
-        self, codes: Codes, *, d_sae: int, kernels: Kernels
-    ) -> tuple[Entries, Float[Tensor, " n"]]:
-        active = codes.values > 0  # rows have few of them or many
-        return (
-            Entries.where(active, codes.indices, d_sae=d_sae, kernels=kernels),
-            codes.values[active],
-        )
 
     def revalued(self, codes: Codes, values: Float[Tensor, " n"]) -> Codes:
         zeros = values.new_zeros(codes.values.shape)

@@ -138,9 +138,10 @@ def sums_of_rows(
     weights: Float[Tensor, " entries"],
     *,
     uneven: bool = False,
+    memory: Float[Tensor, "sums d"] | None = None,
 ) -> Float[Tensor, "sums d"]:
     """`sparse_ops.sums_of_rows`, accumulated in float32 at the least; `UserError` where no GPU
-    holds the tensors.
+    holds the tensors. New memory costs a GPU nothing, so none is used again.
     """
     check_device("triton", dense.device.type)
     dense, n, d = dense.contiguous(), len(rows), dense.shape[1]

@@ -17,16 +17,15 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.metrics.schedule import MadeAnew, made_anew
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.planning.estimate import bytes_finished, estimate, groups_in
+from diffusae.planning.estimate import estimate
+from diffusae.planning.rates import PlanSettings, Rates, measured_rates
+from diffusae.planning.sizes import bytes_finished, groups_in
 from diffusae.planning.storage import codes_table, ways_of, ways_table
 from diffusae.planning.tables import (
     PLAN,
     WIDTH,
-    PlanSettings,
-    Rates,
     cells_table,
     duration_in_words,
-    measured_rates,
     narrow_table,
     plan_json,
     savings_table,
@@ -67,7 +66,7 @@ def plan(cfg: DictConfig) -> None:
     console.print(totals_table(counted, rates, free=free, already=already))
     ways = ways_of(study, description, groups, rates) if study.kind == "generation" else []
     if ways:
-        console.print(ways_table(ways, ActivationSettings.of(cfg)))
+        console.print(ways_table(ways, ActivationSettings.of(cfg), rates))
     if study.held_out.coded:
         console.print(codes_table())
     interventions = made_anew(study)

@@ -19,16 +19,20 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 
-def report(cfg: DictConfig) -> None:
+def report(cfg: DictConfig, *, so_far: str = "") -> None:
     """Write `report/index.html` of all that is finished. Nothing is done where the page shows just
     that already.
 
     Curves over t are summarised first, of grids with enough moments, and the three-stage table of
     all interventions.
+
+    Args:
+        so_far: what of a study that goes on is finished, such as "1 of 18 cells". The page says so,
+            nothing is summarised yet, and the next report is written anew.
     """
     study = Study(cfg)
     page = Path(cfg.paths.report) / "index.html"
-    if is_shown(page, shown_contents(study, runs_below(study.directory))):
+    if is_shown(page, shown_contents(study, runs_below(study.directory)) + so_far):
         log.info("the report is up to date: %s", page)
         return
     from diffusae.metrics.registry import metrics  # these and charts take seconds to import
@@ -37,7 +41,7 @@ def report(cfg: DictConfig) -> None:
     require_writable(page.parent, instead="paths.report")
     # Everything is read before the summaries are made, so that what is damaged is left out of all.
     runs_below(study.directory, read=SHOWN)
-    faults = list(summarised(study))
+    faults = [] if so_far else list(summarised(study))
     runs = in_order(runs_below(study.directory))
     if not any(run.fault is None for run in runs):
         raise UserError(
@@ -47,7 +51,7 @@ def report(cfg: DictConfig) -> None:
         if run.fault is not None:
             warn_once(run.left_out)
     remove_left_overs(page.parent)
-    write_report(page, page_of(Source(study, runs, metrics())))
-    stamp(page, shown_contents(study, runs))
-    log.info("the report: %s", page.absolute())
+    write_report(page, page_of(Source(study, runs, metrics()), so_far=so_far))
+    stamp(page, shown_contents(study, runs) + so_far)
+    log.info("%s: %s", f"a first report, of {so_far}" if so_far else "the report", page.absolute())
     together(faults)

@@ -78,12 +78,21 @@ def run(cfg: DictConfig) -> None:
         )
 
 
-def _undrawn(cfg: DictConfig, *, quietly: bool) -> str:
+def _first_report(cfg: DictConfig, finished: int, cells: int) -> None:
+    """A page of the pictures and the first cell, while the others are still to come. Where it
+    fails, that is said, and the study goes on.
+    """
+    with at_work("a first report"):
+        if why := _undrawn(cfg, quietly=True, so_far=f"{finished} of {cells} cells"):
+            log.warning("no first report%s", why)
+
+
+def _undrawn(cfg: DictConfig, *, quietly: bool, so_far: str = "") -> str:
     """Draw the report. Where it fails beside cells (`quietly`), why: it must not hide which cells
     failed.
     """
     try:
-        report(cfg)
+        report(cfg, so_far=so_far)
     except Exception as error:
         raise_if_received()
         if not quietly:
@@ -115,6 +124,7 @@ def _cells(study: Study, cells: Mapping[Cell, Studies]) -> list[str]:
         lambda studies: _evaluate(_part(studies, everywhere, False), embedding),
     ]
     again = [studies for studies in waiting if _part(studies, everywhere, False)]
+    unreported = len(waiting) + len(again) > 1  # else the report of all comes as soon
     with progress_bar("cells", total=len(waiting) + len(again)) as (advance, name):
         for number, carry_out in enumerate(rounds):
             for studies in again if number else waiting:
@@ -126,6 +136,9 @@ def _cells(study: Study, cells: Mapping[Cell, Studies]) -> list[str]:
                         cell, lambda work=carry_out, of=studies: work(of), before, begun
                     )
                 advance(1)
+                if unreported and outcomes[cell].outcome == "done":
+                    unreported = False
+                    _first_report(study.cfg, 1 + len(cells) - len(waiting), len(cells))
     print_outcomes(list(outcomes.values()))
     return [cell for cell, outcome in outcomes.items() if outcome.outcome == "failed"]
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import Stream
+from diffusae.activations.schema import ATTENTION, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
@@ -20,11 +20,6 @@ from diffusae.prompts.prompt_set import Prompt
 from diffusae.sources import fingerprint
 from diffusae.study.settings import GridSettings, PictureCollection
 from diffusae.study.study import Study
-
-ATTENTION = "attention"
-"""The stream of the model's own attention to the text, for `SEEN_SPLITS`: positions of the finest
-grid x tokens of the prompt.
-"""
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures are needed later; pictures of the others are never decoded."""

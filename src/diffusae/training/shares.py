@@ -36,7 +36,7 @@ def shares_of(studies: Mapping[str, Study], count: int) -> list[dict[str, Study]
     ]
 
 
-def equal_shares(work: Mapping[str, int], count: int) -> list[list[str]]:
+def equal_shares(work: Mapping[str, float], count: int) -> list[list[str]]:
     """Give one after the other, the most work first, to the share that has the least so far.
 
     >>> equal_shares({"a": 3, "b": 5, "c": 4, "d": 1}, 2)
