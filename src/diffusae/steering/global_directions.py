@@ -164,7 +164,7 @@ class _Gains:
         union = torch.from_numpy(np.stack([np.asarray(mask) for mask in objects]).any(axis=0))
         values, indices = map(torch.from_numpy, padded([codes], self._grid[0] * self._grid[1]))
         stack = torch.stack([union, torch.ones_like(union)])
-        latents, iou = self._overlap(values[0], indices[0], stack, self._grid)
+        _, latents, iou = self._overlap(values, indices, [stack], self._grid)
         gained = iou > self._settings.iou_threshold
         for factor, value in shown.items():
             of_factor = gained[:, 0 if factor in self._under_objects else 1]
