@@ -1,5 +1,7 @@
 """Annotations: pictures are annotated as they come; masks survive packing and the disk exactly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,27 @@ def test_pictures_are_annotated_in_batches_and_again_in_the_mirror(tmp_path):
         assert np.argwhere(kept.masks["picture-3"]["light"]).tolist() == [[1, 3]]
         assert np.argwhere(kept.second["picture-3"]["light"]).tolist() == [[1, 3]], "mirrored back"
         assert kept.described["style"].tolist() == ["flat"] * 5
+
+
+def test_colours_and_factors_are_kept_and_tables_without_them_say_how_to_make_them(tmp_path):
+    class Coloured(_Bright):
+        def annotate(self, images, /, captions=None):
+            shown = {"light": "red"}
+            return [
+                Annotation(m.masks, shown, m.factors) for m in super().annotate(images, captions)
+            ]
+
+    annotate_pictures(Coloured(), _pictures(2)).save(tmp_path)
+    kept = Annotations.load(tmp_path)
+    assert kept.colours()["picture-1"] == {"light": "red"}
+    assert kept.factors() == {f"picture-{row}": {"style": "flat"} for row in range(2)}
+    before = replace(kept, described=kept.described[["image_id", "style"]])
+    before.save(tmp_path)
+    with pytest.raises(UserError, match="before colours were kept; remove the study's annotations"):
+        Annotations.load(tmp_path).colours()
+    broken = kept.described.assign(factors="[1]")
+    with pytest.raises(UserError, match="factors of picture picture-0 is damaged"):
+        replace(kept, described=broken).factors()
 
 
 def test_a_damaged_or_foreign_table_is_named_with_the_remedy(tmp_path):

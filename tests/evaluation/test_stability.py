@@ -1,13 +1,15 @@
-"""Matched cosines against all assignments."""
+"""Matched cosines of directions and maps against all assignments."""
 
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 
 from diffusae.errors import UserError
-from diffusae.evaluation.stability import matched_cosines
+from diffusae.evaluation.stability import matched_cosines, matched_maps
 
 
 def test_partners_are_found_whatever_their_order():
@@ -37,3 +39,21 @@ def test_saes_that_cannot_be_compared_are_refused():
         matched_cosines(torch.eye(3), torch.eye(4))
     with pytest.raises(UserError, match="3 latents need as many partners, got 2"):
         matched_cosines(torch.eye(3), torch.eye(3)[:2])
+
+
+def test_maps_are_matched_by_their_correlation_whatever_their_order_and_scale():
+    rng = np.random.default_rng(0)
+    codes = rng.random((40, 4)) * (rng.random((40, 4)) < 0.5)
+    others = np.column_stack([rng.random(40), 3 * codes[:, [2, 0, 3, 1]]])
+    one, other = sparse.csc_array(codes), sparse.csc_array(others)
+    np.testing.assert_allclose(matched_maps(one, other, np.arange(4)), np.ones(4))
+    alone = matched_maps(one, sparse.csc_array(others[:, :2]), np.array([1]))
+    assert alone[0] == pytest.approx(np.corrcoef(codes[:, 1], others[:, :2].T)[0, 1:].max())
+
+
+def test_a_map_that_never_varies_is_like_no_other():
+    silent = sparse.csc_array(np.zeros((6, 2)))
+    other = sparse.csc_array(np.eye(6)[:, :2])
+    assert matched_maps(silent, other, np.arange(2)).tolist() == [0, 0]
+    with pytest.raises(UserError, match="as many partners"):
+        matched_maps(other, sparse.csc_array(np.eye(5)), np.arange(2))

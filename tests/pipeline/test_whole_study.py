@@ -104,6 +104,25 @@ def test_faithfulness_replaces_the_update_and_its_control_changes_nothing(study)
     assert rows["usable"].details["gate"] in ("usable", "unreliable")
 
 
+def test_truth_is_told_from_what_the_study_has_stored(study):
+    cell = "mid-t0.00-cond-k4"
+    options = ["debug=tiny", *CELLS, "timestep=final", "evaluation.n_resamples=20"]
+    few = "evaluation.minimum_pictures=1"
+    diffusae("evaluate", "evaluation=truth", few, *options, outputs=study)
+    directory = study / "tiny" / "evaluation" / "truth" / cell
+    rows = {row.metric: row for row in load_results(directory / "results.json")}
+    shutil.rmtree(directory)
+    beside = {name: one.value for name, one in rows["recovery"].baselines.items()}
+    # Not 1: values that the same few pictures show cannot be told apart when latents are chosen.
+    assert beside["oracle_ceiling"] > max(beside["permuted_labels"], beside["random_weights"], 0.8)
+    assert {"permuted_labels", "random_weights", "neurons", "dense_probe", "always_yes"} < set(
+        rows["recovery"].baselines
+    )
+    assert any(name.startswith("recovery_") and row.details["values"] for name, row in rows.items())
+    assert rows["audit_explained_variance"].baselines["oracle_ceiling"].value == 1
+    assert rows["stability_maps"].value is None, "there is no other seed"
+
+
 def test_a_metric_for_a_cell_that_the_grid_lacks_is_refused(study):
     wanted = "metrics_at.spatial=[mid-t0.30-cond]"
     done = diffusae("run", "debug=tiny", *CELLS, wanted, outputs=study, check=False)

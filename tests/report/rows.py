@@ -156,6 +156,8 @@ def claimed(
 _MADE_BY = {
     "decided_*": "decisions",
     "shown_*": "decisions",
+    "recovery*": "truth",
+    "audit_*": "truth",
     "composition": "composition",
     "dead_fraction": "reconstruction",
     "cohesion*": "cohesion",

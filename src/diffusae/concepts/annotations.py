@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pandas as pd
 from diffusae.concepts.annotators import Annotator, BoolImage, Images
 from diffusae.errors import UserError
 from diffusae.files import atomic_path, verified
-from diffusae.parsing import reading
+from diffusae.parsing import of_type, reading
 from diffusae.table_files import Kind, read_table
 
 Masks = dict[str, BoolImage]
@@ -106,12 +107,33 @@ class Annotations:
     Attributes:
         masks: image id -> noun -> bool [H, W].
         second: masks of the mirrored picture, mirrored back: they show the annotator's own noise.
-        described: one row a picture: image_id, style.
+        described: one row a picture: image_id, style, and as JSON its `colours` and `factors`.
     """
 
     masks: PackedMasks
     second: PackedMasks
     described: pd.DataFrame
+
+    def colours(self) -> dict[str, dict[str, str]]:
+        """Image id -> noun -> its colour; empty where the annotator knows no colours."""
+        return self._named("colours")
+
+    def factors(self) -> dict[str, dict[str, str]]:
+        """Image id -> factor, such as style, -> its value; empty without factors."""
+        return self._named("factors")
+
+    def _named(self, column: str) -> dict[str, dict[str, str]]:
+        """A column of JSON objects; `UserError` in annotations that were made without it."""
+        if column not in self.described.columns:
+            raise UserError(
+                f"these annotations were made before {column} were kept; remove the study's"
+                " annotations and run `diffusae annotate`"
+            )
+        named = {}
+        for image_id, text in zip(self.described["image_id"], self.described[column], strict=True):
+            with reading(f"{column} of picture {image_id}", remedy="annotate again"):
+                named[image_id] = of_type(json.loads(text), dict[str, str], column)
+        return named
 
     def save(self, directory: Path | str) -> None:
         """Write objects.parquet and pictures.parquet atomically; masks are zlib-compressed bits."""
@@ -155,16 +177,17 @@ def annotate_pictures(
     first ones, the annotator is unsure. Their IoU bounds what a prediction of these masks can get.
     """
     masks, second = PackedMasks(), PackedMasks()
-    described: list[tuple[str, str | None]] = []
+    described: list[tuple[str, str | None, str, str]] = []
     coming = iter(pictures)
     while batch := list(islice(coming, at_once)):
         image_ids, images, captions = zip(*batch, strict=True)
         stack = np.stack(images)
         for image_id, one in zip(image_ids, annotator.annotate(stack, captions), strict=True):
             masks.add(image_id, one.masks)
-            described.append((image_id, one.style))
+            named = json.dumps(one.colours), json.dumps(one.factors)
+            described.append((image_id, one.style, *named))
         mirrored = annotator.annotate(np.ascontiguousarray(stack[:, :, ::-1]), captions)
         for image_id, one in zip(image_ids, mirrored, strict=True):
             second.add(image_id, {noun: mask[:, ::-1] for noun, mask in one.masks.items()})
-    table = pd.DataFrame(described, columns=["image_id", "style"])
+    table = pd.DataFrame(described, columns=["image_id", "style", "colours", "factors"])
     return Annotations(masks=masks, second=second, described=table)

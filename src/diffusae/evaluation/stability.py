@@ -1,4 +1,5 @@
-"""Stability of latents over seeds: the cosine with their partner in another SAE of the same cell.
+"""Stability of latents over seeds: the cosine with their partner in another SAE of the same cell,
+of their directions or of their maps.
 
 Partners are matched one to one, with the largest sum of cosines (Hungarian method; compare "Sparse
 Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). Range [-1, 1];
@@ -8,12 +9,17 @@ d_sae: compare with it.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusae.errors import UserError
+from diffusae.evaluation.recovery import SparseCodes
 
 
 def matched_cosines(
@@ -24,8 +30,6 @@ def matched_cosines(
     Raises:
         UserError: vectors of different lengths, or fewer `others` than rows.
     """
-    from scipy.optimize import linear_sum_assignment  # a third of a second
-
     if directions.shape[1] != others.shape[1]:
         raise UserError(
             f"directions of {directions.shape[1]} and {others.shape[1]} entries cannot be compared;"
@@ -37,7 +41,42 @@ def matched_cosines(
             " one size"
         )
     cosines = F.normalize(directions.double(), dim=1) @ F.normalize(others.double(), dim=1).T
-    rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)
-    matched = torch.empty(len(directions), dtype=torch.float64)
-    matched[torch.as_tensor(rows)] = cosines[rows, columns]
+    return torch.from_numpy(_matched(cosines.numpy()))
+
+
+def matched_maps(
+    codes: SparseCodes, others: SparseCodes, latents: Int[np.ndarray, " m"]
+) -> NDArray[np.float64]:
+    """The correlation, over positions, of chosen latents' codes with those of their partners among
+    the others, [m]. Range [-1, 1]; a latent that never varies has 0.
+
+    Raises:
+        UserError: fewer other latents than chosen ones, or other positions.
+    """
+    if codes.shape[0] != others.shape[0] or others.shape[1] < len(latents):
+        raise UserError(
+            f"{len(latents)} latents at {codes.shape[0]} positions need as many partners at the"
+            f" same ones, got {others.shape[1]} at {others.shape[0]}; compare SAEs of one cell"
+        )
+    (first, mean, length), (second, mean_, length_) = (
+        _moments(one.astype(np.float64)) for one in (codes[:, latents], others)
+    )
+    covariance = (first.T @ second).toarray() / first.shape[0] - np.outer(mean, mean_)
+    return _matched(covariance / np.outer(length, length_))
+
+
+def _moments(codes: Any) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+    """The codes, each latent's mean, and its standard deviation, infinite where it is 0."""
+    mean = codes.mean(axis=0)
+    variance = (codes * codes).mean(axis=0) - mean**2
+    return codes, mean, np.sqrt(np.where(variance > 1e-12, variance, np.inf))
+
+
+def _matched(alike: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each row's value in the one-to-one matching with the largest sum."""
+    from scipy.optimize import linear_sum_assignment  # a third of a second
+
+    rows, columns = linear_sum_assignment(alike, maximize=True)
+    matched = np.empty(len(alike))
+    matched[rows] = alike[rows, columns]
     return matched

@@ -4,10 +4,11 @@ embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import pandas as pd
 import torch
 
 from diffusae.concepts.dictionary import ConceptDictionary
@@ -51,7 +52,26 @@ def cohesion_rows(study: Study, settings: CohesionSettings, embedding: Embedding
 
 
 def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> list[Result]:
-    table = ConceptDictionary.load(study.concepts).table
+    return cohesion_of(
+        ConceptDictionary.load(study.concepts).table,
+        words,
+        build(study.cfg.annotator, "annotator").labels,
+        settings,
+        cell=study.cell.coordinates(),
+        seed=study.seed,
+    )
+
+
+def cohesion_of(
+    table: pd.DataFrame,
+    words: WordEmbedding,
+    vocabulary: Sequence[str],
+    settings: CohesionSettings,
+    *,
+    cell: Mapping[str, Any],
+    seed: int,
+) -> list[Result]:
+    """The two rows of a dictionary's table in one embedding; `vocabulary`: the annotator's."""
     labels, vectors = embed_labels(words, sorted(set(table["label"]) - set(settings.leave_out)))
     column = {label: index for index, label in enumerate(labels)}
     known = table[table["label"].isin(labels)]
@@ -62,18 +82,17 @@ def _rows(study: Study, settings: CohesionSettings, words: WordEmbedding) -> lis
         *(known[name] for name in ("latent", "label", "count")), strict=True
     ):
         counts[row[latent], column[label]] = count
-    vocabulary = build(study.cfg.annotator, "annotator").labels
     return cohesion_results(
         Items(counts, vectors),
         vocabulary=embed_labels(words, vocabulary)[1],
         objects=torch.tensor([label in vocabulary for label in labels], dtype=torch.bool),
         minimum_object_labels=settings.minimum_object_labels,
         embedding=words.name,
-        cell=study.cell.coordinates(),
+        cell=cell,
         minimum_items=settings.minimum_items,
         n_shuffles=settings.n_shuffles,
         n_resamples=settings.n_resamples,
-        seed=study.seed,
+        seed=seed,
     )
 
 

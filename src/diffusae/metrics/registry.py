@@ -31,6 +31,7 @@ _HERE = {
     "erasure": "erasure:METRIC",
     "times": "times:METRIC",
     "decisions": "decisions:METRIC",
+    "truth": "truth:METRIC",
 }
 """To add a metric to this package: one line here, its module beside this one, and its YAML file."""
 

@@ -210,6 +210,11 @@ class MiniatureAnnotator:
         return self.names.labels
 
     @property
+    def stuff(self) -> tuple[str, ...]:
+        """Those of the nouns that are parts of the ground."""
+        return self.names.stuff
+
+    @property
     def factors(self) -> dict[str, tuple[str, ...]]:
         """Factor -> its values in the order of an annotation's scores."""
         return dict(self.names.factors)

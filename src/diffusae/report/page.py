@@ -36,6 +36,7 @@ from diffusae.report.sections import (
     prompts,
     quality,
     steering,
+    truth,
 )
 from diffusae.report.study import FinishedStudy
 from diffusae.report.style import block_colours
@@ -56,6 +57,7 @@ SECTIONS = [
         erasure,
         grid,
         quality,
+        truth,
         prompts,
         concepts,
         pictures,

@@ -11,6 +11,7 @@ from diffusae.errors import unknown
 SectionName = Literal[
     "composition",
     "quality",
+    "truth",
     "knowledge",
     "decisions",
     "interventions",

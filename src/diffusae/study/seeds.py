@@ -35,8 +35,12 @@ def in_figures(study: Study) -> list[Study]:
 
 
 def compared(study: Study) -> Study:
-    """The study with a twin as the autoencoder that a metric with `other_tag` compares with."""
+    """The study with a twin as the autoencoder that a metric with `other_tag` compares with, and
+    with all of them for a metric with `other_tags`.
+    """
     seeds = [*_compared_with(study), *_of_figures(study)]
+    if seeds and "other_tags" in study.cfg.evaluation:
+        study.cfg.evaluation.other_tags = [_tag(study, seed) for seed in dict.fromkeys(seeds)]
     if seeds and "other_tag" in study.cfg.evaluation:
         study.cfg.evaluation.other_tag = _tag(study, seeds[0])
     return study
