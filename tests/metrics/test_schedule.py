@@ -63,6 +63,7 @@ def test_what_interventions_make_is_counted_in_pictures_and_whole_generations():
         "++metrics_at.spatial=[down-t1.00-cond,down-t0.00-cond,up-t1.00-cond]",
         "++metrics_at.faithfulness=[down-t1.00-cond]",
         "++metric_settings.spatial={test_prompts: 50, steps: 25}",
+        "model.steps=50",
     ]
     study = composed(*overrides)
     with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
