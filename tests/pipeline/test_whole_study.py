@@ -112,7 +112,7 @@ def test_truth_is_told_from_what_the_study_has_stored(study):
     directory = study / "tiny" / "evaluation" / "truth" / cell
     rows = {row.metric: row for row in load_results(directory / "results.json")}
     shutil.rmtree(directory)
-    beside = {name: one.value for name, one in rows["recovery"].baselines.items()}
+    beside = {name: one.value or 0.0 for name, one in rows["recovery"].baselines.items()}
     # Not 1: values that the same few pictures show cannot be told apart when latents are chosen.
     assert beside["oracle_ceiling"] > max(beside["permuted_labels"], beside["random_weights"], 0.8)
     assert {"permuted_labels", "random_weights", "neurons", "dense_probe", "always_yes"} < set(

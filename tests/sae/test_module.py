@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -220,7 +221,7 @@ def test_gradients_lie_in_the_memory_of_the_last_ones_and_are_as_in_new_memory(m
     monkeypatch.setattr(sparse_ops, "CACHE", 64 * 4 * 17)  # 16 of 32 columns at a time
     vectors, _ = planted(64, d_in=32)
     module = module_of(vectors)
-    weights = [module.autoencoder.W_enc, module.autoencoder.W_dec]
+    weights: Any = [module.autoencoder.W_enc, module.autoencoder.W_dec]
     module.gradients(vectors)
     fresh = [weight.grad.clone() for weight in weights]
     module.gradients(vectors.flip(1))

@@ -261,7 +261,7 @@ def test_the_command_registers_makes_pictures_evaluates_and_judges(tmp_path):
     by_name = {verdict["name"]: verdict for verdict in stored["verdicts"]}
     assert list(by_name) == ["guess", "earlier", "cohesion"]
     guess = by_name["guess"]
-    table = pd.read_parquet(root / "evaluation/composition/down-t0.50-cond-k4/objects.parquet")
+    table: Any = pd.read_parquet(root / "evaluation/composition/down-t0.50-cond-k4/objects.parquet")
     by_picture = (table["iou"] - table["centre_prior"]).groupby(table["image_id"]).mean()
     assert guess["effect"] == pytest.approx(by_picture.mean())
     assert (guess["pictures"], guess["cases"]) == (len(by_picture), len(table))

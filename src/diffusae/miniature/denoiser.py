@@ -166,7 +166,8 @@ class Denoiser(nn.Module):
 
     def _words(self, tokens: Tensor) -> Tensor:
         """1 up to the first end token, and 0 for the padding after it, which has the same token."""
-        ends = torch.eq(tokens, self.text_encoder.config.eos_token_id).long()
+        end: Any = self.text_encoder.config.eos_token_id
+        ends = torch.eq(tokens, end).long()
         return (ends.cumsum(1) - ends == 0).long()
 
 

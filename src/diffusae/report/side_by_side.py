@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from diffusae.errors import UserError
+from diffusae.evaluation.claims import Verdict
 from diffusae.evaluation.result import Result, load_results
-from diffusae.evaluation.three_stages import Answer
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.masking import masked
 from diffusae.report import vega
@@ -20,11 +20,12 @@ from diffusae.report.decisions import METRIC as DECISIONS
 from diffusae.report.decisions import Decision, curves, decisions_of
 from diffusae.report.page import HERE, environment
 from diffusae.report.tables import HELD
-from diffusae.report.three_stages import Line, answer_text, evidence, lines_of
+from diffusae.report.three_stages import Line, lines_of
 from diffusae.runs.survey import finished_runs
 from diffusae.study.study import Study
+from diffusae.summaries.claims import judgement_of
+from diffusae.summaries.registration import Registered
 from diffusae.summaries.three_stages import STAGE as THREE_STAGES
-from diffusae.summaries.three_stages import claims_in
 
 COMPOSITION = "composition"
 
@@ -36,14 +37,14 @@ class Member:
     Attributes:
         name: of its directory.
         page: its own report, from the common page; "" where there is none.
-        answers: to the paper's claims; empty without a three-stage table.
+        verdicts: on the registered claims, by name; empty where none were judged.
         lines: of that table.
         composition: one row a cell.
     """
 
     name: str
     page: str
-    answers: Sequence[Answer]
+    verdicts: Mapping[str, Verdict]
     lines: Sequence[Line]
     decisions: Sequence[Decision]
     composition: Sequence[Result]
@@ -62,7 +63,7 @@ class Member:
         member = cls(
             own.directory.name,
             _link(own.directory / "report" / "index.html", page),
-            claims_in(own),
+            _judged(own),
             lines_of(staged),
             decisions_of(_results(own, DECISIONS)),
             [row for row in _results(own, COMPOSITION) if row.metric == COMPOSITION],
@@ -76,19 +77,36 @@ class Member:
 
     @property
     def law(self) -> bool | None:
-        """Whether all claims about the three stages hold; False: some do not; None: not known."""
-        held = [answer.holds for answer in self.answers]
-        return False if False in held else None if None in held or not held else True
+        """Whether all claims about the three stages hold; False: some fail; None: not known."""
+        states = [verdict.state for verdict in self._of_stages]
+        if "fails" in states:
+            return False
+        return True if states and set(states) == {"holds"} else None
 
     @property
     def law_text(self) -> str:
-        """The same in words, such as "undecided. Of 7 claims: 4 true, 0 false, 3 undecided"."""
-        if not self.answers:
+        """The same in words, such as "undecided. Of 7 claims: 4 hold, 0 fail, 3 undecided"."""
+        states = [verdict.state for verdict in self._of_stages]
+        if not states:
             return "not evaluated"
-        held = [answer.holds for answer in self.answers]
-        true, false, open_ = (held.count(state) for state in (True, False, None))
-        counts = f"{true} true, {false} false, {open_} undecided"
-        return f"{HELD[self.law]}. Of {len(held)} claims: {counts}"
+        holds, fails = states.count("holds"), states.count("fails")
+        counts = f"{holds} hold, {fails} fail, {len(states) - holds - fails} undecided"
+        return f"{HELD[self.law]}. Of {len(states)} claims: {counts}"
+
+    @property
+    def _of_stages(self) -> list[Verdict]:
+        """The verdicts on what can be changed in a window of t."""
+        return [one for one in self.verdicts.values() if one.claim.window is not None]
+
+
+def _judged(study: Study) -> dict[str, Verdict]:
+    """The verdicts that the study's `diffusae claims` wrote, {} where it did not run."""
+    if study.kind != "generation":
+        return {}
+    judgement = judgement_of(Registered.of(study))
+    if judgement.registered is None:
+        return {}
+    return {verdict.name: verdict for verdict in judgement.verdicts}
 
 
 def _results(study: Study, metric: str, pattern: str = "*") -> Iterator[Result]:
@@ -107,7 +125,7 @@ def write_side_by_side(page: Path, title: str, members: Sequence[Member]) -> Non
     figures = {
         member.name: {
             "law_holds": member.law,
-            "claims": [asdict(answer) for answer in member.answers],
+            "claims": [asdict(verdict) for verdict in member.verdicts.values()],
             "decisions": [asdict(decision) for decision in member.decisions],
             "composition": [row.to_json() for row in member.composition],
         }
@@ -135,8 +153,6 @@ def render(title: str, members: Sequence[Member]) -> str:
             curves=drawn,
             staged=[(member, line) for member in members for line in member.lines],
             composition=[(member, row) for member in members for row in member.composition],
-            answer_text=answer_text,
-            evidence=evidence,
             charts=charts.data,
         )
     )
@@ -151,19 +167,11 @@ def _placed(member: Member, decision: Decision) -> str:
     return f"{member.name} ({decision.placement})" if several else member.name
 
 
-def _claims(members: Sequence[Member]) -> Iterator[tuple[Answer, list[Answer | None]]]:
-    """Every claim with the answer of each study."""
-    keys = dict.fromkeys(_key(answer) for member in members for answer in member.answers)
-    for key in keys:
-        answers = [
-            next((one for one in member.answers if _key(one) == key), None) for member in members
-        ]
-        first = next(one for one in answers if one is not None)
-        yield first, answers
-
-
-def _key(answer: Answer) -> tuple[str, str]:
-    return answer.window, answer.edit
+def _claims(members: Sequence[Member]) -> Iterator[tuple[Verdict, list[Verdict | None]]]:
+    """Every claim with the verdict of each study."""
+    for name in dict.fromkeys(name for member in members for name in member.verdicts):
+        verdicts = [member.verdicts.get(name) for member in members]
+        yield next(one for one in verdicts if one is not None), verdicts
 
 
 def _decided(members: Sequence[Member]) -> Iterator[tuple[str, Decision]]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ from diffusae.table_files import read_table
 log = logging.getLogger(__name__)
 
 STAGE = "claims"
+Series = Any
+"""A pandas Series; pandas' published types lose it at the first selection of rows."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _differences(
 ) -> Differences:
     table = TABLES[claim.metric]
 
-    def cases(cell: ClaimCell, column: str, select: Mapping[str, Any]) -> pd.Series:
+    def cases(cell: ClaimCell, column: str, select: Mapping[str, Any]) -> Series:
         tag, root = registered.study.cfg.sae.tag, registered.directory.parent
         directory = root / "evaluation" / claim.metric / f"{cell.key}-{tag}"
         if directory not in runs:
@@ -183,7 +185,7 @@ def _differences(
     return Differences(by_picture.to_numpy(), None, span, len(values), test, seed)
 
 
-def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]) -> pd.Series:
+def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]) -> Series:
     """The value of every selected case of the split `test`, by its keys; rows of one case are
     averaged.
 
@@ -193,7 +195,7 @@ def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]
     table = TABLES[claim.metric]
     remedy = f"remove {directory} and run `diffusae claims` again"
     try:
-        rows = read_table(
+        rows: Any = read_table(
             verified(directory / table.file), dict.fromkeys((*table.keys, column), "any"),
             remedy=remedy,
         )  # fmt: skip
@@ -204,7 +206,7 @@ def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]
         raise UserError(f"{table.file} of {claim.metric} has no column {', '.join(missing)}")
     for name, value in wanted.items():
         rows = rows[_is(rows[name], value)]
-    values = rows.assign(**{column: pd.to_numeric(rows[column]).astype(float)})
+    values = rows.assign(**{column: _numbers(rows[column])})
     known = values.dropna(subset=[column]).groupby(list(table.keys))[column].mean()
     if known.empty:
         chosen = ", ".join(f"{name}={value}" for name, value in wanted.items())
@@ -212,11 +214,16 @@ def _cases(directory: Path, claim: Claim, column: str, select: Mapping[str, Any]
     return known
 
 
-def _is(column: pd.Series, value: Any) -> Any:
+def _is(column: Series, value: Any) -> Any:
     """Whether each entry is this value; numbers up to rounding."""
     if not isinstance(value, float):
         return column == value
-    return np.isclose(pd.to_numeric(column, errors="coerce").astype(float), value)
+    return np.isclose(_numbers(column, errors="coerce"), value)
+
+
+def _numbers(column: Series, *, errors: Literal["raise", "coerce"] = "raise") -> Series:
+    numbers: Any = pd.to_numeric(column, errors=errors)
+    return numbers.astype(float)
 
 
 def claims_markdown(judgement: Judgement) -> str:
