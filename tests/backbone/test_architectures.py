@@ -18,7 +18,7 @@ from diffusae.errors import UserError
 MODELS = sorted(
     path
     for path in (config_directory() / "model").glob("*.yaml")
-    if path.stem not in ("_common", "custom", "miniature")
+    if path.stem not in ("_common", "custom") and not path.stem.startswith("miniature")
 )
 
 # Blocks, latent channels, pixels of the default size, and millions of parameters of the denoiser: a

@@ -44,7 +44,7 @@ def composed(stage: str, *overrides: str):
 
 def test_help_lists_the_parts_and_options_with_the_package_that_they_come_from(package):
     text = stage_help("annotate", CommandLine.parse([]))
-    assert "annotator=clipseg, grounded_sam, miniature, shadows (mine)" in text
+    assert "annotator=clipseg, grounded_sam, miniature, scenes, shadows (mine)" in text
     assert "annotators: shadows = mine.annotators.Shadows (package mine)" in text
     assert "metrics: norm = mine.metrics.NORM (package mine)" in text
 

@@ -17,7 +17,7 @@ from diffusae.metrics import registry
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.knowledge import KnowledgeSettings
 from diffusae.metrics.metric import Metric
-from diffusae.metrics.registry import metric, metrics, names, register
+from diffusae.metrics.registry import COUNTED, may_count, metric, metrics, names, register
 from diffusae.runs.record import run_record
 from diffusae.stages.evaluate import evaluate
 from diffusae.stages.report import report
@@ -196,3 +196,8 @@ def test_an_entry_point_that_names_no_metric_is_refused_by_its_name(added):
     register(EntryPoint("path", "pathlib:Path", registry.GROUP))
     with pytest.raises(UserError, match="pathlib:Path is not a Metric called 'path'"):
         metric("path")
+
+
+def test_the_registry_names_the_metrics_that_count_their_pictures():
+    assert {one.name for one in metrics() if one.made is not None} == COUNTED
+    assert may_count("spatial") and not may_count("composition") and not may_count("nothing")

@@ -110,6 +110,7 @@ def test_interventions_stand_by_window_and_edit_with_every_control_and_chance() 
         "random latent",
         "neuron",
         "difference of means",
+        "chosen latents",
         "dictionary concepts",
         "chance",
     ]

@@ -240,10 +240,11 @@ def test_each_window_has_its_strengths(moment, beta_spatial, beta_global):
     options = ["experiment=paper_sd14", f"timestep={moment}"]
     spatial = composed(*options, "evaluation=spatial_paper", root="evaluate").evaluation
     assert spatial.paper_beta == beta_spatial
-    assert spatial.strengths[-1] == beta_spatial
+    assert spatial.forms.paper.strengths[-1] == beta_spatial
     assert list(spatial.regions) == ["top_left", "top_right", "bottom_left", "bottom_right"]
     everywhere = composed(*options, "evaluation=global_paper", root="evaluate").evaluation
     assert everywhere.paper_beta == beta_global
+    assert everywhere.forms.paper.strengths[0] == beta_global
     assert everywhere.test_prompts == 1000
     assert {window_at(t) for t in (1.0, 0.5, 0.0)} == {(1.0, 0.6), (0.6, 0.2), (0.2, 0.0)}
 

@@ -35,6 +35,11 @@ _HERE = {
 }
 """To add a metric to this package: one line here, its module beside this one, and its YAML file."""
 
+COUNTED = frozenset({"spatial", "global", "global_together"})
+"""Those of this package that count the pictures they make (`Metric.made`), so that `plan` imports
+no other.
+"""
+
 _metrics: dict[str, Metric[Any] | EntryPoint] = {
     name: EntryPoint(name, f"diffusae.metrics.{value}", GROUP) for name, value in _HERE.items()
 }
@@ -62,6 +67,11 @@ def metric(name: str) -> Metric[Any]:
             raise UserError(f"{made.value} is not a Metric called {name!r}; name one that is")
         made = _metrics[name] = loaded
     return made
+
+
+def may_count(name: str) -> bool:
+    """Whether a metric of this name may count the pictures it makes. Nothing is imported."""
+    return name in COUNTED or (name not in _HERE and name in _known())
 
 
 def metrics() -> list[Metric[Any]]:

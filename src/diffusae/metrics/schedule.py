@@ -19,7 +19,7 @@ from diffusae.errors import together, unknown
 from diffusae.evaluation.settings import StabilitySettings
 from diffusae.interventions.windows import window_at
 from diffusae.metrics.evaluate import evaluation_faults
-from diffusae.metrics.registry import metric, names
+from diffusae.metrics.registry import may_count, metric, names
 from diffusae.study.resolvers import expand_home
 from diffusae.study.seeds import compared
 from diffusae.study.settings import RunSettings
@@ -109,7 +109,7 @@ def made_anew(study: Study) -> list[MadeAnew]:
     steps = ModelSettings.of(study.cfg).steps
     rows = []
     for name in dict.fromkeys([*everywhere, *somewhere]):
-        if name not in names() or (made := metric(name).made) is None:
+        if not may_count(name) or (made := metric(name).made) is None:
             continue
         keys = [cell.key for cell in study.grid] if name in everywhere else somewhere[name] or []
         cells = [cell for cell in study.grid if cell.key in keys]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.table import Table
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
 from diffusae.files import atomic_write_json, remove_left_overs
-from diffusae.metrics.schedule import MadeAnew, made_anew
+from diffusae.metrics import registry
 from diffusae.planning.alternatives import alternatives, with_captions
 from diffusae.planning.estimate import estimate
 from diffusae.planning.rates import PlanSettings, Rates, measured_rates
@@ -35,6 +36,9 @@ from diffusae.planning.tables import (
 from diffusae.runs.disk import free_bytes, where_writable
 from diffusae.study.model import check_hookpoints, describe_model
 from diffusae.study.study import Study
+
+if TYPE_CHECKING:
+    from diffusae.metrics.schedule import MadeAnew
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ def plan(cfg: DictConfig) -> None:
         console.print(ways_table(ways, ActivationSettings.of(cfg), rates))
     if study.held_out.coded:
         console.print(codes_table())
-    interventions = made_anew(study)
+    interventions = _made_anew(study)
     if interventions:
         console.print(_interventions_table(interventions, rates))
     made = plan_json(
@@ -81,6 +85,18 @@ def plan(cfg: DictConfig) -> None:
         remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, made)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
+
+
+def _made_anew(study: Study) -> list[MadeAnew]:
+    """What the interventions make. They are imported, and torch with them, only where there are
+    some.
+    """
+    asked = [*(study.cfg.get("metrics") or ()), *(study.cfg.get("metrics_at") or ())]
+    if not any(map(registry.may_count, asked)):
+        return []
+    from diffusae.metrics.schedule import made_anew
+
+    return made_anew(study)
 
 
 def _interventions_table(rows: Sequence[MadeAnew], rates: Rates) -> Table:
