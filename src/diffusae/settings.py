@@ -156,9 +156,9 @@ def _fault(name: str, value: Any, kind: Any) -> str | None:
         return f"{given} must be true or false"
     if origin is Mapping and not isinstance(value, Mapping):
         return f"{given} must be a mapping, such as {name}={{...}}"
-    if origin is list:
-        if not isinstance(value, list):
-            return f"{given} must be a list, such as {name}=[...]"
+    if origin is list and not isinstance(value, list):
+        return f"{given} must be a list, such as {name}=[...]"
+    if origin in (list, tuple) and isinstance(value, list | tuple):
         return next((fault for one in value if (fault := _fault(name, one, inner[0]))), None)
     if origin is Annotated and (broken := inner[1].broken(value, inner[0])):
         return f"{given} {broken}"

@@ -218,6 +218,11 @@ def test_the_whole_benchmark_has_every_subject_beside_every_figure(monkeypatch):
     assert by_name["audit_composition"].details["audited"] == "composition"
 
 
+def test_every_number_of_a_list_has_its_range():
+    with pytest.raises(UserError, match=r"evaluation\.ks=0 must be a whole number from 1"):
+        TruthSettings.of(compose("evaluate", [*EVALUATION, "evaluation.ks=[1,0]"]))
+
+
 def test_wrong_settings_are_refused_before_anything_is_loaded():
     wrong = [*EVALUATION, "evaluation.other_tags=[k10]", "+evaluation.audit.spatial={}"]
     wrong.append("evaluation.audit.cohesion.minimum_items=0")
