@@ -132,6 +132,8 @@ def config_of(metric: str, settings: Mapping[str, Any], *, option: str | None = 
     """The command's configuration with the option of a metric, and values in the place of its own.
 
     Args:
+        settings: values in the place of the option's own; a whole option, with its `name`, takes
+            the option's place.
         option: of `evaluation`; None: it is called as the metric.
 
     Raises:
@@ -144,6 +146,9 @@ def config_of(metric: str, settings: Mapping[str, Any], *, option: str | None = 
         for name in settings
         if name not in cfg.evaluation
     )
-    cfg.evaluation.merge_with(dict(settings))
+    if "name" in settings:  # a whole option, as `/evaluation@metric_settings.decisions: ...` gives
+        cfg.evaluation = OmegaConf.create(dict(settings))
+    else:
+        cfg.evaluation.merge_with(dict(settings))
     expand_home(cfg)
     return cfg
