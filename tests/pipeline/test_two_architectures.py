@@ -3,8 +3,12 @@ to the common page.
 """
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 from command import Started, diffusae
 from miniature.test_training import short
@@ -19,6 +23,7 @@ LENIENT = [
 SMALL = [
     "debug=tiny",
     "prompts.counts.test=40",
+    "prompts.counts.tune=24",
     "grid.blocks=[mid]",
     "grid.timesteps=[1.0,0.0]",
     "metrics=[composition,reconstruction]",
@@ -40,6 +45,7 @@ def test_the_same_experiment_studies_both_models_and_one_page_has_both(tmp_path)
     parts = str(tmp_path / "unet")
     dit = short(tmp_path / "dit", "world=scenes", "denoiser=dit", scenes=16, parts_from=parts)
     dit.assemble(tmp_path / "miniature_dit")
+    _open_the_gates(tmp_path / "miniature_dit" / "transformer")
     study = ["experiment=two_architectures", f"paths.outputs={tmp_path}/outputs", *SMALL, *LENIENT]
     source = f"model.source={tmp_path}/${{model.name}}"
     done = Started("run", "-m", *study, source, f"model={','.join(MODELS)}").ended(timeout=1000)
@@ -55,8 +61,18 @@ def test_the_same_experiment_studies_both_models_and_one_page_has_both(tmp_path)
         cells = {row["cell"]["block"] for row in figures[name]["composition"]}
         assert cells == {"mid"}
         assert {row["cell"]["model"] for row in figures[name]["composition"]} == {name}
-        claims = {(one["window"], one["edit"]): one for one in figures[name]["claims"]}
-        assert claims["early", "spatial"]["cells"]
-        assert claims["early", "style"]["cells"]
+        assert figures[name]["claims"] == []  # `diffusae claims` has judged nothing
     page = (place / "index.html").read_text()
     assert all(f'href="{name}/report/index.html"' in page for name in MODELS)
+
+
+def _open_the_gates(folder: Path) -> None:
+    """An untrained transformer multiplies its updates by 0 (adaLN-Zero): nothing could be learnt of
+    them.
+    """
+    transformer: Any = PixArtTransformer2DModel.from_pretrained(folder)
+    torch.manual_seed(0)
+    for name, weight in transformer.named_parameters():
+        if "scale_shift_table" in name or "adaln_single.linear" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    transformer.save_pretrained(folder)
