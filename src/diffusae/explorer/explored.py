@@ -9,8 +9,10 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.notes import Notes
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
+from diffusae.sae.storage import sizes_of
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ class shared(Generic[T]):
         self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
 
     def __get__(self, owner: Any, kind: type | None = None) -> T:
-        with owner.lock:
+        with vars(owner).setdefault(f"the lock of {self._name}", RLock()):
             if self._name not in vars(owner):
                 vars(owner)[self._name] = self._make(owner)
         return vars(owner)[self._name]
@@ -43,7 +45,6 @@ class Explored:
 
     def __init__(self, study: OpenStudy) -> None:
         self.study = study
-        self.lock = RLock()
 
     @property
     def directory(self) -> Path:
@@ -93,3 +94,22 @@ class Explored:
         if name not in self.cells:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
+
+    def latent(self, cell: str, index: object) -> int:
+        """The index of a latent, which came from the browser as a number or as text.
+
+        Raises:
+            Missing: the study has no such cell, or its autoencoder no such latent.
+        """
+        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
+        if not 0 <= number < d_sae:
+            raise Missing(
+                f"{cell} has no latent {str(index)[:20]!r}; it has latents 0 to {d_sae - 1}"
+            )
+        return number
+
+    @shared
+    def notes(self) -> Notes:
+        """The user's bookmarks, names and notes of latents."""
+        return Notes.of_study(self.directory)
