@@ -9,6 +9,7 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.generation import Generation
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
 
@@ -93,3 +94,8 @@ class Explored:
         if name not in self.cells:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
+
+    @shared
+    def generation(self) -> Generation:
+        """The model, which is loaded when it is first needed. `reason` says why there is none."""
+        return Generation(self.study, self.cells)
