@@ -13,14 +13,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from diffusae.errors import UserError
-from diffusae.explorer import notes_api, start_page
+from diffusae.explorer import jobs_api, notes_api, start_page
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
 from diffusae.explorer.security import Guard, Security, wants_page
 from diffusae.files import digest_of
 
-PAGES: list[Callable[[Explored], list[Route]]] = [start_page.routes, notes_api.routes]
+PAGES: list[Callable[[Explored], list[Route]]] = [
+    start_page.routes,
+    jobs_api.routes,
+    notes_api.routes,
+]
 """The routes of every page. A page with an entry in `pages.NAVIGATION` stands in the header."""
 
 log = logging.getLogger(__name__)

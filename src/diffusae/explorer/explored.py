@@ -9,6 +9,7 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.generation import Generation
 from diffusae.explorer.notes import Notes
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
@@ -113,3 +114,8 @@ class Explored:
     def notes(self) -> Notes:
         """The user's bookmarks, names and notes of latents."""
         return Notes.of_study(self.directory)
+
+    @shared
+    def generation(self) -> Generation:
+        """The model, which is loaded when it is first needed. `reason` says why there is none."""
+        return Generation(self.study, self.cells)
