@@ -18,7 +18,7 @@ from diffusae.masking import masked
 from diffusae.report import vega
 from diffusae.report.decisions import METRIC as DECISIONS
 from diffusae.report.decisions import Decision, curves, decisions_of
-from diffusae.report.page import HERE, environment
+from diffusae.report.rendering import HERE, environment
 from diffusae.report.tables import HELD
 from diffusae.report.three_stages import Line, lines_of
 from diffusae.runs.survey import finished_runs
