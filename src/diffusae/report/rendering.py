@@ -123,7 +123,9 @@ def _claims(study: FinishedStudy, section: str) -> list[Verdict]:
 
 
 def environment() -> Environment:
-    """The templates of pages, with what they write figures by."""
+    """The templates of pages, with what they write figures by. With the global `records` rows of
+    figures link to the page of their run, which the report has not.
+    """
     templates = Environment(
         loader=FileSystemLoader([HERE, HERE / "sections"]),
         autoescape=True,
@@ -131,6 +133,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals["records"] = False
     templates.filters.update(
         number=tables.number,
         interval=tables.interval,
