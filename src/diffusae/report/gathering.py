@@ -124,11 +124,17 @@ class Source:
     def results_of(self, stage: str) -> list[Result]:
         """All rows of a stage's finished runs, which say where they lie."""
         return [
-            replace(result, made_in=directory.relative_to(self.study.directory).as_posix())
+            result
             for directory, record in self.records
             if record.stage == stage
-            for result in load_results(directory / "results.json")
+            for result in self.rows(directory)
         ]
+
+    def rows(self, directory: Path) -> list[Result]:
+        """The rows of one run's results, which say where they lie."""
+        made_in = directory.relative_to(self.study.directory).as_posix()
+        rows = load_results(directory / "results.json")
+        return [replace(row, made_in=made_in) for row in rows]
 
     @property
     def shows(self) -> Shows:

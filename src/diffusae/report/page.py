@@ -58,6 +58,10 @@ SECTIONS = [
     )
 ]
 """The page, from its first section to its last."""
+CHARTS = [
+    section for section in SECTIONS if section.name not in ("prompts", "concepts", "pictures")
+]
+"""Those of figures: the explorer has pages of its own for what the others show."""
 
 logger = logging.getLogger(__name__)
 
