@@ -16,7 +16,7 @@ from diffusae.explorer.explored import Explored
 from diffusae.exploring.cells import OpenCell
 from diffusae.sae.storage import load_sae
 
-MOST = 200
+MOST = 60
 """Partners that the page lists."""
 
 
