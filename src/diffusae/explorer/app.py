@@ -13,7 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from diffusae.errors import UserError
-from diffusae.explorer import jobs_api, notes_api, start_page
+from diffusae.explorer import (
+    charts_page,
+    compare_page,
+    jobs_api,
+    notes_api,
+    records_page,
+    start_page,
+)
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
@@ -24,6 +31,9 @@ PAGES: list[Callable[[Explored], list[Route]]] = [
     start_page.routes,
     jobs_api.routes,
     notes_api.routes,
+    charts_page.routes,
+    compare_page.routes,
+    records_page.routes,
 ]
 """The routes of every page. A page with an entry in `pages.NAVIGATION` stands in the header."""
 
