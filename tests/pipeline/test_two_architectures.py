@@ -22,8 +22,8 @@ LENIENT = [
 ]
 SMALL = [
     "debug=tiny",
-    "prompts.counts.test=40",
-    "prompts.counts.tune=24",
+    "prompts.counts.test=12",
+    "prompts.counts.tune=8",
     "grid.blocks=[mid]",
     "grid.timesteps=[1.0,0.0]",
     "metrics_at.decisions=[mid-t1.00-cond]",
