@@ -35,9 +35,8 @@ def labelled(study: Study) -> bool:
     """Whether this very labelling is finished; `UserError` where another one's result is in its
     place.
     """
-    return (
-        state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
-    )
+    known = state(study.concepts, determines=_determines(study), parents=lambda: _parents(study))
+    return known == "finished"
 
 
 def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
