@@ -388,7 +388,8 @@ def _claim_faults(claim: Claim, cells: Sequence[str]) -> Iterable[str]:
         if cell.key not in cells
     )
     if claim.metric not in TABLES:
-        yield str(unknown("metric with a table of cases", claim.metric, TABLES))
+        wrong = unknown("metric of a claim", claim.metric, TABLES)
+        yield f"{wrong} Metrics of plug-ins cannot be claimed."
         return
     table = TABLES[claim.metric]
     columns = [claim.column, *(one.column for one in claim.against.values() if one.column)]
