@@ -10,11 +10,14 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.generation import Generation
+from diffusae.explorer.notes import Notes
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
 from diffusae.report.gathering import Source, in_order
 from diffusae.report.study import FinishedStudy
 from diffusae.runs.survey import runs_below
+from diffusae.sae.storage import sizes_of
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ class shared(Generic[T]):
         self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
 
     def __get__(self, owner: Any, kind: type | None = None) -> T:
-        with owner.lock:
+        with vars(owner).setdefault(f"the lock of {self._name}", RLock()):
             if self._name not in vars(owner):
                 vars(owner)[self._name] = self._make(owner)
         return vars(owner)[self._name]
@@ -52,7 +55,6 @@ class Explored:
     ) -> None:
         self.study, self.static = study, static
         self.against = _by_name([Explored(other) for other in against], self.name)
-        self.lock = RLock()
 
     @property
     def directory(self) -> Path:
@@ -122,6 +124,30 @@ class Explored:
         if name not in self.cells:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
+
+    def latent(self, cell: str, index: object) -> int:
+        """The index of a latent, which came from the browser as a number or as text.
+
+        Raises:
+            Missing: the study has no such cell, or its autoencoder no such latent.
+        """
+        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
+        if not 0 <= number < d_sae:
+            raise Missing(
+                f"{cell} has no latent {str(index)[:20]!r}; it has latents 0 to {d_sae - 1}"
+            )
+        return number
+
+    @shared
+    def notes(self) -> Notes:
+        """The user's bookmarks, names and notes of latents."""
+        return Notes.of_study(self.directory)
+
+    @shared
+    def generation(self) -> Generation:
+        """The model, which is loaded when it is first needed. `reason` says why there is none."""
+        return Generation(self.study, self.cells)
 
 
 def _by_name(others: Sequence[Explored], own: str) -> dict[str, Explored]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,29 +14,45 @@ from diffusae.explorer.export import export_study
 from diffusae.explorer.security import Security
 from diffusae.explorer.serving import serve
 from diffusae.explorer.settings import ExploreSettings
-from diffusae.exploring.opened import OpenStudy
+from diffusae.exploring.opened import OpenStudy, UntrustedSource
 from diffusae.study.study import Study
+
+NOWHERE = "(no model)"
+"""In the place of a model source that only a study's record names: nothing is loaded from there."""
+
+log = logging.getLogger(__name__)
 
 
 def explore(cfg: DictConfig) -> None:
     """Serve a study until Ctrl-C, or write its pages to files with `export`.
 
     Raises:
-        UserError: there is no study, it has no trained cell, the port is in use, or the directory
-            of the export holds something else.
+        UserError: there is no study, the server cannot listen at the address, or the directory of
+            the export holds something else.
     """
     configured = Study(cfg)
     configured.check(ExploreSettings)
     settings = ExploreSettings.of(cfg)
-    if settings.study is None:
-        study = OpenStudy(configured)
-    else:
-        study = diffusae.open(settings.study, model_source=settings.model_source)
-    others = [diffusae.open(directory) for directory in settings.others]
+    study = OpenStudy(configured) if settings.study is None else _opened(settings.study, settings)
+    others = [_opened(directory, settings) for directory in settings.others]
+    explored = Explored(study, others, static=settings.export is not None)
+    if not explored.cells:
+        log.warning("%s has no trained cell yet", explored.directory)
     if settings.export is not None:
-        directory = Path(settings.export).expanduser()
-        export_study(Explored(study, others, static=True), directory, most=settings.export_latents)
+        export_study(explored, Path(settings.export).expanduser(), most=settings.export_latents)
         return
-    explored = Explored(study, others)
     security = Security(settings.host)
     serve(build_app(explored, security), security, host=settings.host, port=settings.port)
+
+
+def _opened(directory: str, settings: ExploreSettings) -> OpenStudy:
+    """The study of a directory; without its model where the user does not name it."""
+    try:
+        return diffusae.open(directory, model_source=settings.model_source)
+    except UntrustedSource as error:
+        log.warning(
+            "%s names the model source %s, and diffusae's own configuration does not: no pictures"
+            " are made. If you trust it, add model_source=%s",
+            *(directory, error.source, error.source),
+        )
+        return diffusae.open(directory, model_source=NOWHERE)
