@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from diffusae.errors import UserError
 from diffusae.explorer.app import build_app
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.pages import answer
@@ -25,44 +26,85 @@ from diffusae.exploring.cells import OpenCell
 log = logging.getLogger(__name__)
 
 WANTED = re.compile(
-    r"/(find|charts|compare|look|steer)/|/cells/[^/]+/|/(compare/studies|look/pictures/[^/]+)/"
+    r"/(find|charts|compare|look|steer)/|/cells/[^/]+/|/compare/studies/"
     r"|/(thumbnails|pictures|maps)/.+|/evaluation/.+|/.+/(run|results)\.json|/static/[^/]+"
 )
-"""The addresses that a site holds where a page links to them. Pages of latents and of two cells are
-chosen one by one.
+"""The addresses that a site holds where a page links to them. Pages of latents, of pictures and of
+two cells are chosen one by one.
 """
-DATA = ("/find/data.json", "/notes/")
-"""What the scripts of pages load."""
+NO_MODEL = (
+    "This is a read-only copy of a study, without its model. To make pictures, run diffusae explore"
+    " where the study is."
+)
 
 
-def export_study(explored: Explored, directory: Path, *, most: int) -> None:
+def export_study(
+    explored: Explored, directory: Path, *, most_latents: int, most_pictures: int
+) -> None:
     """Write the site of a study.
 
     Args:
         explored: made with `static`.
         directory: empty, absent, or an earlier export.
-        most: pages of latents.
+        most_latents: pages of latents.
+        most_pictures: collected pictures whose latents can be looked at, position by position.
 
     Raises:
         UserError: the directory holds something else, cannot be written, or its disk is too small.
     """
+    explored.generation.reason = NO_MODEL
     app = build_app(explored, Security("127.0.0.1"))
     app.router.routes.append(Route(LEFT_OUT, _left_out))
-    catalogue, chosen = explored.catalogue, chosen_latents(explored, most)
+    total, chosen = len(explored.catalogue), chosen_latents(explored, most_latents)
+    pages = set(chosen)
     made = export_site(
         app,
         directory,
-        wanted=lambda address: WANTED.fullmatch(address) is not None,
+        wanted=lambda one: bool(WANTED.fullmatch(one)) or one.removesuffix("activity/") in pages,
         latents=chosen,
-        total_latents=len(catalogue),
-        further=[*DATA, *comparisons(explored)],
+        total_latents=total,
+        further=[*_data(explored), *_pictures(explored, most_pictures), *comparisons(explored)],
+        renamed=_paths(explored),
     )
     if made.left_out:
         log.info(
             "%d of %d latents have no page: export_latents=%d; labelled ones come first",
-            made.left_out, len(catalogue), most,
+            made.left_out, total, most_latents,
         )  # fmt: skip
     log.info("the site: %s, %d files, %.0f MB", directory, made.files, made.size / 1e6)
+
+
+def _data(explored: Explored) -> Iterator[str]:
+    """What the scripts of pages load."""
+    yield from ("/find/data.json", "/notes/", "/look/pictures.json", "/steer/styles.json")
+    for cell in map(quote, explored.cells):
+        yield from (f"/cells/{cell}/latents.json", f"/look/labels/{cell}.json")
+
+
+def _pictures(explored: Explored, most: int) -> Iterator[str]:
+    """The pages of the first collected pictures, and the codes that their scripts load."""
+    try:
+        pictures, _ = explored.collected.page("", 0, most)
+    except UserError as error:  # the collection was removed, or is damaged
+        log.warning("the site has no collected pictures: %s", error)
+        return
+    for picture in pictures:
+        page = f"/look/pictures/{quote(picture.image_id)}/"
+        yield page
+        yield from (f"{page}cells/{quote(cell)}.json" for cell in explored.cells)
+
+
+def _paths(explored: Explored) -> dict[str, str]:
+    """Paths of this machine, which are nobody else's business, and what stands there instead."""
+    model = explored.study.settings.cfg.model
+    manifest = explored.source.manifest
+    sources = [str(model.source), str(manifest.header.get("source")) if manifest else ""]
+    paths = {
+        str(explored.directory.resolve()): explored.name,
+        str(explored.directory): explored.name,
+    }
+    paths |= {source: str(model.name) for source in sources}
+    return {path: name for path, name in paths.items() if Path(path).is_absolute()}
 
 
 def _left_out(request: Request) -> Response:
@@ -83,7 +125,8 @@ def chosen_latents(explored: Explored, most: int) -> list[str]:
     cells = {cell.name: cell for cell in catalogue.cells}
     ordered = [cell for cell in catalogue.cells for _ in range(cell.size)]
     named = [(ordered[row].name, int(catalogue.latents[row])) for row in rows]
-    noted = [pair for pair in explored.notes.latents() if pair[0] in cells]
+    notes = explored.notes.all()
+    noted = [(cell, latent) for cell in notes if cell in cells for latent in notes[cell]]
     chosen = dict.fromkeys([*noted, *named])
     return [f"/latents/{quote(cell)}/{latent}/" for cell, latent in list(chosen)[:most]]
 

@@ -25,6 +25,8 @@ class ExploreSettings(Settings, part=""):
     """A directory: the pages are written there, and nothing is served."""
     export_latents: Annotated[int, Within(0, 10**7)]
     """The most pages of latents in an export."""
+    export_pictures: Annotated[int, Within(0, 10**6)]
+    """The most collected pictures in an export whose latents can be looked at."""
 
     @property
     def others(self) -> list[str]:

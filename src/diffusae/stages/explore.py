@@ -39,7 +39,12 @@ def explore(cfg: DictConfig) -> None:
     if not explored.cells:
         log.warning("%s has no trained cell yet", explored.directory)
     if settings.export is not None:
-        export_study(explored, Path(settings.export).expanduser(), most=settings.export_latents)
+        export_study(
+            explored,
+            Path(settings.export).expanduser(),
+            most_latents=settings.export_latents,
+            most_pictures=settings.export_pictures,
+        )
         return
     security = Security(settings.host)
     serve(build_app(explored, security), security, host=settings.host, port=settings.port)
