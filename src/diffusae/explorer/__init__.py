@@ -1,0 +1,1 @@
+"""The explorer: a finished study in the browser (`diffusae explore`)."""
