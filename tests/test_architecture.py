@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmarks": WIRED | {"collecting", "labelling", "report", "steering", "training"},
     "metrics": WIRED | {"benchmarks", "collecting", "labelling", "report", "steering", "training"},
     "exploring": WIRED | {"labelling", "report", "steering"},
+    "explorer": WIRED | {"exploring", "labelling", "metrics", "report", "steering", "summaries"},
     "stages": {p.name for p in SOURCE.iterdir() if p.is_dir()} - {"cli", "stages"},
     "cli": {"stages", "metrics", "study", "jobs", "runs"},
     "opening": {"cli", "exploring", "runs", "study"},

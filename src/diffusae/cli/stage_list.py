@@ -21,6 +21,7 @@ STAGES: dict[str, str] = {
     "evaluate": "evaluate one cell by one metric",
     "concepts": "list the labelled latents of all cells, or search them (concepts fish)",
     "look": "where a concept is active while a picture is made, over moments and blocks",
+    "explore": "find, look at and steer latents in the browser (explore outputs/miniature)",
     "steer": "one prompt with a concept, or chosen latents, edited over strengths",
     "export": "write one cell's autoencoder for another library (format=...)",
     "import": "place another library's autoencoder as one cell's (source=DIR)",
@@ -49,7 +50,7 @@ CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 UNCHECKED = ("hookpoints", "report", "compare", "miniature")
 """Stages that need no study that could be carried out."""
 
-POSITIONAL = {"concepts": "word"}
+POSITIONAL = {"concepts": "word", "explore": "study"}
 """Stages that take one bare word, and the setting that it stands for."""
 
 FUNCTIONS = {"export": "export_cell", "import": "import_cell"}

@@ -1,1 +1,1 @@
-"""The explorer: a finished study in the browser (`diffusae explore`)."""
+"""A study in the browser: find, look at and steer its latents (docs/explore.md)."""
