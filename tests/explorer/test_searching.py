@@ -32,13 +32,14 @@ def catalogue() -> Catalogue:
     frequency = np.array([0.5, 0, 0.25, 0.75, 0.1, 0.2, 0.3, np.nan])
     vectors = torch.tensor([[0.8, 0.6], [0.96, 0.28], [0.0, 1.0], [0.6, -0.8]])
     return Catalogue(
-        cells=[CatalogueCell(cells[0], 0, 4), CatalogueCell(cells[1], 4, 4)],
+        cells=[CatalogueCell(cells[0], 0, 4, 8), CatalogueCell(cells[1], 4, 4, 8)],
         latents=np.array([0, 1, 2, 3, 0, 1, 2, 3]),
         statistics={
             "frequency": frequency, "density": frequency / 10, "mean": frequency,
             "cohesion": np.array([0.9, np.nan, 0.8, 0.7, np.nan, 0.6, 0.5, np.nan]),
             "stability": np.full(8, np.nan),
         },
+        active_pictures=np.array([8, 0, 8, 8, 3, 4, 5, 0]),
         labels=LABELS,
         entry_rows=np.array(rows),
         entry_labels=np.array([LABELS.index(label) for label in labels]),

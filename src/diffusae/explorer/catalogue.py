@@ -56,12 +56,14 @@ class CatalogueCell:
     Attributes:
         cell: the cell itself.
         first, size: its rows are `first` to `first + size - 1`, in the order of its latents.
+        d_in: entries of its updates.
         missing: why it has no labels and statistics, with the remedy; "" where it has them.
     """
 
     cell: OpenCell
     first: int
     size: int
+    d_in: int
     missing: str = ""
 
     @property
@@ -88,6 +90,8 @@ class Catalogue:
         cells: by block, t from 1 to 0, branch, tag.
         latents: the index of every row's latent in its autoencoder.
         statistics: name -> a value a row, NaN where it is not known; without those of `OF_LABEL`.
+        active_pictures: pictures of the dictionary in which the latent is active; 0 where it is not
+            known.
         labels: all labels, sorted.
         entry_rows, entry_labels, entry_counts, entry_ious: one entry a (row, label), by row and
             then by falling count: the row, the label's place in `labels`, pictures, mean IoU.
@@ -97,6 +101,7 @@ class Catalogue:
     cells: Sequence[CatalogueCell]
     latents: Int[np.ndarray, " rows"]
     statistics: Mapping[str, Float[np.ndarray, " rows"]]
+    active_pictures: Int[np.ndarray, " rows"]
     labels: Sequence[str]
     entry_rows: Int[np.ndarray, " entries"]
     entry_labels: Int[np.ndarray, " entries"]
@@ -117,7 +122,7 @@ class Catalogue:
         numbers = [np.array([place[word] for word in p.labels], dtype=np.int32) for p in read]
         return cls(
             cells=[
-                CatalogueCell(cell, int(start), part.size, part.missing)
+                CatalogueCell(cell, int(start), part.size, part.d_in, part.missing)
                 for cell, start, part in zip(ordered, starts, read, strict=False)
             ],
             latents=_joined([np.arange(part.size, dtype=np.int32) for part in read], np.int32),
@@ -126,6 +131,7 @@ class Catalogue:
                 for name in STATISTICS
                 if name not in OF_LABEL
             },
+            active_pictures=_joined([part.active for part in read], np.int32),
             labels=words,
             entry_rows=_joined(
                 [part.rows + start for part, start in zip(read, starts, strict=False)], np.int32
@@ -232,9 +238,11 @@ def _no_entries() -> Int[np.ndarray, " entries"]:
 class _Part:
     """What one cell gives. `rows` are counted within the cell; `which` are places in `labels`."""
 
+    d_in: int
     size: int
     missing: str
     statistics: Mapping[str, Float[np.ndarray, " rows"]]
+    active: Int[np.ndarray, " rows"]
     labels: Sequence[str] = ()
     rows: Int[np.ndarray, " entries"] = field(default_factory=_no_entries)
     which: Int[np.ndarray, " entries"] = field(default_factory=_no_entries)
@@ -246,23 +254,27 @@ class _Part:
 def _read(cell: OpenCell) -> _Part:
     """The rows of a cell; without its dictionary they are empty."""
     assert cell.sae_directory is not None  # of `trained_cells`
-    size = sizes_of(cell.sae_directory)[1]
+    d_in, size = sizes_of(cell.sae_directory)
     statistics = {name: np.full(size, np.nan) for name in STATISTICS if name not in OF_LABEL}
+    active = np.zeros(size, np.int32)
     try:
         if not cell.labelled:
             raise not_yet(cell.settings, "label")
         dictionary = ConceptDictionary.load(cell.concepts_directory, top_pictures=False)
     except UserError as error:
         log.info("%s has no labels: %s", cell.name, error)
-        return _Part(size, str(error), statistics)
+        return _Part(d_in, size, str(error), statistics, active)
     table: Any = dictionary.latents
     if len(table) != size:
         reason = f"the dictionary of {cell.name} has {len(table)} latents, its autoencoder {size}"
-        return _Part(size, f"{reason}; remove it and label this cell again", statistics)
+        return _Part(
+            d_in, size, f"{reason}; remove it and label this cell again", statistics, active
+        )
     statistics["density"] = rounded(table["firing_frequency"])
     statistics["mean"] = rounded(table["mean_activation"])
     if "pictures_active" in table and (n := dictionary.facts.get("n_pictures")):
-        statistics["frequency"] = rounded(table["pictures_active"] / n)
+        active = table["pictures_active"].to_numpy(np.int32)
+        statistics["frequency"] = rounded(active / n)
     for name, path in {
         "cohesion": cell.evaluation("cohesion") / "concepts.parquet",
         "stability": cell.evaluation("latents") / "latents.parquet",
@@ -271,9 +283,11 @@ def _read(cell: OpenCell) -> _Part:
     entries: Any = dictionary.table
     labels, which = np.unique(entries["label"].to_numpy(dtype=object), return_inverse=True)
     return _Part(
+        d_in,
         size,
         "",
         statistics,
+        active,
         labels.tolist(),
         entries["latent"].to_numpy(np.int32),
         which,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusae.explorer.catalogue import CatalogueCell
 from diffusae.explorer.kept import Kept
-from diffusae.sae.storage import load_sae, sizes_of
+from diffusae.sae.storage import load_sae
 
 MOST_KEPT = 256 << 20
 """Bytes of directions in memory, float16: those of 18 cells of SD 1.4."""
@@ -59,9 +59,7 @@ class Directions:
         direction = self.of(cell)[latent]
         partners = []
         for other in others:
-            directory = other.cell.sae_directory
-            assert directory is not None
-            if other.name == cell.name or sizes_of(directory)[0] != len(direction):
+            if other.name == cell.name or other.d_in != cell.d_in:
                 continue
             value, nearest = self._cosines(other, direction).max(dim=0)
             partners.append(Partner(other, int(nearest), round(float(value), 4)))

@@ -9,10 +9,21 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.activity import Activity
+from diffusae.explorer.catalogue import Catalogue
+from diffusae.explorer.directions import Directions
+from diffusae.explorer.kept import Kept
+from diffusae.explorer.neighbours import Neighbours
+from diffusae.explorer.pictures import Pictures
+from diffusae.explorer.top_pictures import TopPictures
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
 
 T = TypeVar("T")
+
+
+KEPT_LATENTS = 256
+"""Latents whose partners and histograms stay in memory, some 20 kB a latent."""
 
 
 class Missing(UserError):
@@ -93,3 +104,38 @@ class Explored:
         if name not in self.cells:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
+
+    @shared
+    def catalogue(self) -> Catalogue:
+        """All latents of all cells."""
+        return Catalogue.of(list(self.cells.values()))
+
+    @shared
+    def neighbours(self) -> Neighbours:
+        """The labels nearest to a word."""
+        return Neighbours(self.study.settings, self.catalogue)
+
+    @shared
+    def pictures(self) -> Pictures:
+        """The collected pictures and their thumbnails."""
+        return Pictures(self.study.settings)
+
+    @shared
+    def top_pictures(self) -> TopPictures:
+        """The top pictures of every latent."""
+        return TopPictures()
+
+    @shared
+    def directions(self) -> Directions:
+        """The directions of every latent."""
+        return Directions()
+
+    @shared
+    def activity(self) -> Activity:
+        """Where and how strongly latents are active."""
+        return Activity(self.pictures)
+
+    @shared
+    def computed(self) -> Kept[Any]:
+        """What was computed for the pages of the last latents."""
+        return Kept(KEPT_LATENTS, lambda _: 1)

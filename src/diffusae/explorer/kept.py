@@ -1,4 +1,6 @@
-"""Values that are kept in memory up to a number of bytes; the longest unused go first."""
+"""Values that are kept in memory up to a size, such as a number of bytes; the longest unused go
+first.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ class Kept(Generic[T]):
     """A bounded memory of values that take long to make. Threads may share it.
 
     Args:
-        most_bytes: of all values together. A value that is larger than this is not kept.
-        size: the bytes of a value.
+        most: the size of all values together. A value that is larger than this is not kept.
+        size: of a value, such as its bytes.
     """
 
-    def __init__(self, most_bytes: int, size: Callable[[T], int]) -> None:
-        self._most, self._size, self._bytes = most_bytes, size, 0
+    def __init__(self, most: int, size: Callable[[T], int]) -> None:
+        self._most, self._size, self._used = most, size, 0
         self._values: OrderedDict[Hashable, T] = OrderedDict()
         self._lock = Lock()
 
@@ -34,12 +36,12 @@ class Kept(Generic[T]):
         with self._lock:
             if key not in self._values and self._size(value) <= self._most:
                 self._values[key] = value
-                self._bytes += self._size(value)
-                while self._bytes > self._most:
-                    self._bytes -= self._size(self._values.popitem(last=False)[1])
+                self._used += self._size(value)
+                while self._used > self._most:
+                    self._used -= self._size(self._values.popitem(last=False)[1])
         return value
 
     @property
-    def bytes(self) -> int:
-        """The bytes of all kept values."""
-        return self._bytes
+    def used(self) -> int:
+        """The size of all kept values together."""
+        return self._used

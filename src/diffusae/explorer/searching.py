@@ -168,7 +168,13 @@ class Found:
 
     def page(self, number: int) -> Found:
         """One page of it, counted from 1."""
-        shown = slice((number - 1) * PAGE, number * PAGE)
+        return self._cut(slice((number - 1) * PAGE, number * PAGE))
+
+    def first(self, count: int) -> Found:
+        """Its first rows."""
+        return self._cut(slice(count))
+
+    def _cut(self, shown: slice) -> Found:
         return replace(self, rows=self.rows[shown], entries=self.entries[shown])
 
     @property
