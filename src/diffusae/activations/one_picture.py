@@ -21,7 +21,7 @@ from diffusae.activations.local_copy import open_shard
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.npy import npy_array
 from diffusae.activations.reader import REMEDY, meta_of, read_updates
-from diffusae.activations.schema import CodeStream, Shard, Stream
+from diffusae.activations.schema import IMAGES, CodeStream, Shard, Stream
 from diffusae.activations.tar_index import Member, members_of
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -88,6 +88,11 @@ class OnePicture:
         except ValueError as error:
             raise UserError(f"{where}: {error}; {REMEDY}") from error
         return codes_in(tensors, self.manifest, codes, where)
+
+    def image(self, image_id: str) -> bytes | None:
+        """The PNG of a picture as it is stored; None: the collection does not have it."""
+        found = self._member(IMAGES, image_id, "png")
+        return None if found is None else found[1]
 
     def meta(self, folder: str, image_id: str) -> dict[str, Any] | None:
         """What is stored beside a picture, such as its prompt and seed; None: it is not there.

@@ -16,7 +16,10 @@ from diffusae.errors import UserError
 from diffusae.explorer import (
     charts_page,
     compare_page,
+    find_page,
+    images,
     jobs_api,
+    latent_page,
     notes_api,
     records_page,
     start_page,
@@ -29,6 +32,9 @@ from diffusae.files import digest_of
 
 PAGES: list[Callable[[Explored], list[Route]]] = [
     start_page.routes,
+    find_page.routes,
+    latent_page.routes,
+    images.routes,
     jobs_api.routes,
     notes_api.routes,
     charts_page.routes,
