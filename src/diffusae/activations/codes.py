@@ -150,20 +150,33 @@ def read_codes(
     Raises:
         UserError: a shard is missing or cut, or a member is no codes of this stream.
     """
-    (positions,) = (s.positions for s in manifest.streams if s.folder == codes.stream)
     shards = manifest.shards(codes.folder, split)
     for shard, sample in samples_in(Path(root), shards, kinds=("safetensors",)):
-        tensors = sample["safetensors"]
-        try:
-            if tensors.keys() == {"counts", "packed"}:
-                about = {"d_sae": codes.d_sae, "dtype": manifest.numbers.read}
-                tensors = vars(PictureCodes.unpacked(**tensors, **about))
-            fault = _fault(tensors, positions=positions, d_sae=codes.d_sae)
-        except ValueError as error:
-            fault = str(error)
-        if fault:
-            raise UserError(f"{shard.path}: sample {sample['__key__']!r}: {fault}; {REMEDY}")
-        yield sample["__key__"], PictureCodes(**tensors)
+        yield (
+            sample["__key__"],
+            codes_in(sample["safetensors"], manifest, codes, f"{shard.path}: {sample['__key__']}"),
+        )
+
+
+def codes_in(
+    tensors: dict[str, Any], manifest: Manifest, codes: CodeStream, where: str
+) -> PictureCodes:
+    """The codes of one picture as its sample stores them.
+
+    Raises:
+        UserError: they are none of this stream; `where` names the sample.
+    """
+    (positions,) = (s.positions for s in manifest.streams if s.folder == codes.stream)
+    try:
+        if tensors.keys() == {"counts", "packed"}:
+            about = {"d_sae": codes.d_sae, "dtype": manifest.numbers.read}
+            tensors = vars(PictureCodes.unpacked(**tensors, **about))
+        fault = _fault(tensors, positions=positions, d_sae=codes.d_sae)
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise UserError(f"{where}: {fault}; {REMEDY}")
+    return PictureCodes(**tensors)
 
 
 def _fault(tensors: dict[str, Any], *, positions: int, d_sae: int) -> str | None:

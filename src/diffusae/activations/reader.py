@@ -318,7 +318,7 @@ def _decode(extension: str, data: bytes, *, image_size: tuple[int, int] | None) 
     if extension == ".npy":
         return npy_array(data)
     if extension == ".json":
-        return _meta(data)
+        return meta_of(data)
     if extension == ".safetensors":
         return tensors_of(data)
     assert extension == ".png", extension  # `_only_expected` has refused all else
@@ -347,7 +347,8 @@ _META = {
 """Known entries of a sample's meta, all optional. Others are any plain JSON."""
 
 
-def _meta(data: bytes) -> dict[str, Any]:
+def meta_of(data: bytes) -> dict[str, Any]:
+    """A sample's meta from its JSON member; `UserError` where a known entry has another type."""
     meta = of_type(json_value(data), dict, "it")
     return meta | {
         name: of_type(meta[name], kind, name) for name, kind in _META.items() if name in meta

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from diffusae.activations.codes import PictureCodes, padded, read_codes
 from diffusae.activations.manifest import Manifest
+from diffusae.activations.one_picture import OnePicture
 from diffusae.activations.reader import read_updates, require_sound
+from diffusae.activations.schema import IMAGES
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import Codes
 from diffusae.sae.storage import weights_sha256
@@ -142,6 +144,60 @@ def code_source(study: Study, sae: SparseAutoencoder) -> CodeSource:
     held_out = study.held_out
     manifest = Manifest.load(held_out.activations)
     return FromCodes(held_out, manifest) if held_out.coded else FromUpdates(study, manifest, sae)
+
+
+class PicturesOfStudy:
+    """The codes of single pictures at any cell, from what a study's collection stores.
+
+    They are those of `code_source`, to the bit, and only the shards of the pictures are read.
+    """
+
+    def __init__(self, study: Study) -> None:
+        held_out = study.held_out
+        self._coded = held_out.coded
+        self._manifest = Manifest.load(held_out.activations)
+        self._pictures = OnePicture(held_out.activations, self._manifest)
+
+    def codes(self, study: Study, sae: SparseAutoencoder, image_id: str) -> CodedPicture | None:
+        """What a picture has at the study's cell; None: the collection has no such picture.
+
+        Raises:
+            UserError: nothing is stored of the cell, or its shard is damaged.
+        """
+        stream = stream_of(study, self._manifest)
+        if self._coded:
+            sha256 = weights_sha256(study.sae)
+            stored = self._manifest.codes_of(stream, study.cfg.sae.tag, sha256=sha256)
+            codes = self._pictures.codes(stored, image_id)
+            return None if codes is None else CodedPicture(image_id, codes, None)
+        updates = self._pictures.updates(stream, image_id)
+        if updates is None:
+            return None
+        encode = PictureEncoder(sae, self._manifest.numbers.read)
+        return CodedPicture(image_id, encode(updates), updates)
+
+    def prompt(self, image_id: str) -> str | None:
+        """The prompt of a picture; None: the collection has no such picture."""
+        folder = IMAGES if self._manifest.image_size else self._manifest.streams[0].folder
+        meta = self._pictures.meta(folder, image_id)
+        return None if meta is None else str(meta.get("prompt", ""))
+
+    def grid(self, study: Study) -> tuple[int, int]:
+        """(height, width) of the positions at the study's cell."""
+        return stream_of(study, self._manifest).grid
+
+    def norms(self, study: Study, split: str, pictures: int) -> Float[np.ndarray, " n"]:
+        """The lengths of the updates of the first pictures of a split, ascending.
+
+        Raises:
+            UserError: no updates are stored of the cell.
+        """
+        stream = stream_of(study, self._manifest)
+        parts = [
+            np.linalg.norm(updates.astype(np.float32), axis=1)
+            for updates in self._pictures.first(stream, split, pictures)
+        ]
+        return np.sort(np.concatenate(parts))
 
 
 @dataclass(frozen=True)
