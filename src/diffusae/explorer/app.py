@@ -13,13 +13,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from diffusae.errors import UserError
-from diffusae.explorer import start_page
+from diffusae.explorer import jobs_api, look_page, start_page, steer_page
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
 from diffusae.explorer.security import Guard, Security, wants_page
 
-PAGES: list[Callable[[Explored], list[Route]]] = [start_page.routes]
+PAGES: list[Callable[[Explored], list[Route]]] = [
+    start_page.routes,
+    look_page.routes,
+    steer_page.routes,
+    jobs_api.routes,
+]
 """The routes of every page. A page with an entry in `pages.NAVIGATION` stands in the header."""
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.collected import CollectedPictures
+from diffusae.explorer.generation import Generation
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
 
@@ -93,3 +95,13 @@ class Explored:
         if name not in self.cells:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
+
+    @shared
+    def generation(self) -> Generation:
+        """The model, which is loaded when it is first needed."""
+        return Generation(self.study, self.cells)
+
+    @shared
+    def collected(self) -> CollectedPictures:
+        """The list of collected pictures."""
+        return CollectedPictures(self.study.settings)

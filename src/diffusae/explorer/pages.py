@@ -20,7 +20,7 @@ from diffusae.explorer.explored import Explored
 from diffusae.report.page import environment as report_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAVIGATION: list[tuple[str, str]] = []
+NAVIGATION: list[tuple[str, str]] = [("Look", "look/"), ("Steer", "steer/")]
 """Title and address of the pages in the header, from left to right."""
 
 
