@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from diffusae.errors import UserError, unknown
 from diffusae.explorer.activity import Activity
 from diffusae.explorer.catalogue import Catalogue
+from diffusae.explorer.collected import CollectedPictures
 from diffusae.explorer.directions import Directions
 from diffusae.explorer.generation import Generation
 from diffusae.explorer.kept import Kept
@@ -159,6 +160,11 @@ class Explored:
     def generation(self) -> Generation:
         """The model, which is loaded when it is first needed. `reason` says why there is none."""
         return Generation(self.study, self.cells)
+
+    @shared
+    def collected(self) -> CollectedPictures:
+        """The list of collected pictures."""
+        return CollectedPictures(self.study.settings)
 
     @shared
     def catalogue(self) -> Catalogue:
