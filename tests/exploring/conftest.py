@@ -24,7 +24,7 @@ def _the_model_is_loaded_once():
         return pipes[model.source]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("steering.edited", "exploring.opened", "stages.look"):
+        for module in ("steering.edited", "exploring.opened", "stages.look", "stages.steer_list"):
             patch.setattr(f"diffusae.{module}.load_model", load_once)
         yield
 

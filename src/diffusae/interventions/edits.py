@@ -213,7 +213,9 @@ class SpatialMove(ByLength):
     - "subtract", ours: delta_ij - beta |Z_ij| f, as much as is added inside;
     - "keep": delta_ij. To remove the concept's own codes there, combine it with `SetLatents`.
 
-    A position that lies partly inside gets its share of both.
+    A position that lies partly inside gets its share of both. With a `source`, the outside is what
+    lies in the source and not in the region: an object goes from one to the other, and the rest of
+    the picture is left alone.
 
     Example: f = (0, 1), beta = 2, a row of two positions with |Z| = 3 and 5, and the region "left".
     The first position gets (0, 6). The second gets (0, -1) by "subtract_once", (0, -10) by
@@ -225,9 +227,11 @@ class SpatialMove(ByLength):
         region: the place for the object.
         strength: beta, in lengths of the position's code.
         outside: "subtract", "subtract_once" or "keep".
+        source: where the object is now; None: `outside` holds everywhere outside the region.
 
     Raises:
-        UserError: a strength that is not above 0, an unknown `outside`.
+        UserError: a strength that is not above 0, an unknown `outside`, a source of which nothing
+            is subtracted.
     """
 
     def __init__(
@@ -238,13 +242,18 @@ class SpatialMove(ByLength):
         *,
         strength: float,
         outside: Outside = "subtract",
+        source: Region | None = None,
     ) -> None:
         if not strength > 0:
             raise UserError(f"strength={strength} must be above 0; raise intervention.strength")
         if outside not in get_args(Outside):
             raise unknown("outside", outside, get_args(Outside))
+        if source is not None and outside == "keep":
+            raise UserError(
+                "outside=keep subtracts nothing, also in a source; leave one of them out"
+            )
         self.sae, self.direction, self.strength = sae, direction.detach(), strength
-        self._regions: list[tuple[Region, Outside]] = [(region, outside)]
+        self._regions: list[tuple[Region, Outside, Region | None]] = [(region, outside, source)]
         self._shares: dict[tuple[tuple[int, int], torch.device], tuple[Tensor, Tensor]] = {}
 
     def sizes(
@@ -253,9 +262,16 @@ class SpatialMove(ByLength):
         """beta |Z_ij| inside; outside, what `outside` says."""
         place = grid, updates.device
         if place not in self._shares:
-            shares = [(region.shares(grid), outside) for region, outside in self._regions]
-            by_length = [x - (1 - x) if outside == "subtract" else x for x, outside in shares]
-            once = [(1 - x) * (outside == "subtract_once") for x, outside in shares]
+            shares = [
+                (
+                    x := region.shares(grid),
+                    (1 - x) * (1 if of is None else of.shares(grid)),
+                    outside,
+                )
+                for region, outside, of in self._regions
+            ]
+            by_length = [x - y if outside == "subtract" else x for x, y, outside in shares]
+            once = [y * (outside == "subtract_once") for _, y, outside in shares]
             self._shares[place] = (
                 torch.stack(by_length).to(updates.device),
                 torch.stack(once).to(updates.device),
@@ -270,6 +286,20 @@ class SpatialMove(ByLength):
         joined._regions = [region for change in changes for region in change._regions]
         joined._shares = {}
         return joined
+
+
+class InRegion:
+    """Another change, inside a region alone.
+
+    A position that lies partly inside gets its share of the change.
+    """
+
+    def __init__(self, change: Change, region: Region) -> None:
+        self.change, self.region = change, region
+
+    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+        shares = self.region.shares(grid).to(updates.device)
+        return shares[:, None] * self.change(updates, grid)
 
 
 class GlobalPush(ByLength):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from diffusae.errors import UserError, unknown
+from diffusae.errors import UserError, together, unknown
 
 # (top, bottom, left, right) as shares of the picture.
 NAMED: dict[str, tuple[float, float, float, float]] = {
@@ -50,6 +52,21 @@ class Region:
         else:
             raise unknown("region (or the path of a painted mask)", self.name, NAMED)
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[str]) -> Self:
+        """The region that rows of 0 and 1 paint over the whole picture, at any resolution.
+
+        Example: ["0011", "0000"] is the upper right quarter.
+
+        Raises:
+            UserError: rows of unequal length, other characters, no 1.
+        """
+        together(_faults_of_rows(rows))
+        region = cls.__new__(cls)
+        region.name, region._shares = "painted", {}
+        region._mask = torch.tensor([[float(one) for one in row] for row in rows])
+        return region
+
     def shares(self, grid: tuple[int, int]) -> Float[Tensor, " P"]:
         """The share of every position inside the region, range [0, 1], row-major over (h, w).
 
@@ -77,6 +94,14 @@ class Region:
         """The picture with everything outside the region darkened to a quarter."""
         inside = self.mask(picture.shape[:2]).numpy()[..., None]
         return np.where(inside, picture, picture // 4)
+
+
+def _faults_of_rows(rows: Sequence[str]) -> list[str]:
+    if not rows or {len(row) for row in rows} != {len(rows[0])} or set("".join(rows)) - {"0", "1"}:
+        return [
+            "a painted region is rows of 0 and 1 that are equally long, such as ['0011', '0000']"
+        ]
+    return [] if "1" in "".join(rows) else ["the painted region is empty; paint some of it"]
 
 
 def _painted(path: Path) -> Tensor:

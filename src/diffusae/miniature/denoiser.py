@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffusae.miniature.fit import channels_last, falling_rate
+from diffusae.miniature.muon import Muon, hidden_matrices
 from diffusae.miniature.schedule import NoiseSchedule
 from diffusae.miniature.transformer import build_transformer
 
@@ -210,13 +211,13 @@ class DenoiserTraining(pl.LightningModule):
         self.averaged.update_parameters(self.denoiser)
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(),
-            lr=self.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=0.01,
-            fused=True,
-        )
+        outer = [
+            f"{self.denoiser.component}.{name}" for name in ("conv_in", "conv_out", "proj_out")
+        ]
+        matrices = hidden_matrices(self.denoiser, outer=outer)
+        chosen = set(map(id, matrices))
+        others = [one for one in self.denoiser.parameters() if id(one) not in chosen]
+        optimizer = Muon(matrices, others, lr=self.learning_rate)
         rate = partial(falling_rate, steps=self.steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

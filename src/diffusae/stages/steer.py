@@ -16,6 +16,7 @@ from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
 from diffusae.runs.record import parent_signature, state
+from diffusae.stages.steer_list import steer_list
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.steering.settings import Steering, kinds_of
 from diffusae.steering.text_steering import Steered, at_layer
@@ -28,7 +29,12 @@ log = logging.getLogger(__name__)
 
 @tells_memory("generation", "model.batch_size")
 def steer(cfg: DictConfig) -> bool:
-    """Write before.png, one picture a strength, and strip.png; False: they are there already."""
+    """Write before.png, one picture a strength, and strip.png; False: they are there already.
+
+    With an edit list: before.png, after.png and strip.png.
+    """
+    if cfg.edits is not None:
+        return steer_list(cfg)
     Study(cfg).check(*kinds_of(cfg))
     steering = Steering.of(cfg)
     picture, by_text = steering.picture, steering.text

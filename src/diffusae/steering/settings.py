@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.schema import Cell
 from diffusae.interventions.edits import Outside
-from diffusae.settings import Settings, Within
+from diffusae.settings import Given, Settings, Within
 from diffusae.study.settings import Seed
 
 Branch = Literal["cond", "uncond"]
@@ -88,12 +88,42 @@ class SteerSettings(PictureSettings, part=""):
     """Whether an edited vector gets its former length."""
 
     @classmethod
+    def _values(cls, cfg: DictConfig) -> dict[str, Any]:
+        values = super()._values(cfg)
+        seed = values["picture_seed"]
+        return values | {"picture_seed": 0 if seed is None else seed}
+
+    @classmethod
     def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from super()._faults_of(values)
         if values["latents"] is None and not values["concept"]:
             yield "concept", "concept is missing; give concept='...' or latents=[...]"
         elif values["latents"] is not None and values["concept"]:
             yield "concept", "concept and latents are both given; leave one of them out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditListSettings(Settings, part=""):
+    """`conf/steer.yaml` where an edit list is given."""
+
+    edits: Annotated[str, Given("must be a YAML file; give edits=FILE.yaml")]
+    prompt: Annotated[str, Caption()] | None
+    picture_seed: Seed | None
+    concept: str | None
+    latents: list[int] | None
+    preserve_norm: bool
+
+    @classmethod
+    def _values(cls, cfg: DictConfig) -> dict[str, Any]:
+        given = not OmegaConf.is_missing(cfg, "prompt")
+        return super()._values(cfg) | {"prompt": cfg.prompt if given else None}
+
+    @classmethod
+    def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super()._faults_of(values)
+        for name in ("concept", "latents", "preserve_norm"):
+            if values[name]:
+                yield name, f"{name} is for one edit, and edits=... lists them; leave one out"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.schema import Cell
 from diffusae.backbone.settings import ModelSettings
@@ -95,6 +95,9 @@ def at_layer(
     cfg = copy.deepcopy(study.cfg)
     if name is not None:
         cfg.name = name
+        if not OmegaConf.is_interpolation(cfg.paths, "experiment"):  # an opened study's directory
+            beside = str(study.directory.parent / name)
+            cfg.paths.experiment = beside.replace("${", "\\${")
     if sae_tag is not None:
         cfg.sae.tag = sae_tag
     return Study(cfg).at(Cell(cfg.model.name, layer, 1.0, "cond"))

@@ -5,7 +5,7 @@ strengths.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,30 @@ def _push_to_style(
     study: Study, style: str, settings: Global, pictures: EditedPictures
 ) -> Callable[[float], Change]:
     """The global intervention for a value of one of the annotator's factors, such as `night`."""
-    annotator = pictures.annotator
+    direction = style_direction(
+        study,
+        style,
+        pictures.annotator,
+        n_latents=settings.n_latents,
+        under_objects=settings.under_objects,
+    )
+    sae, _ = load_sae(study.sae)
+    sae.to(pictures.device)
+    return lambda strength: GlobalPush(sae, direction, strength=strength)
+
+
+def style_direction(
+    study: Study, style: str, annotator: Any, *, n_latents: int, under_objects: Sequence[str]
+) -> Tensor:
+    """The direction of the cell's latents that tell a style best, [d_in], of unit length.
+
+    Args:
+        style: a value of one of the annotator's factors, such as `night`.
+        n_latents, under_objects: see `block_directions`.
+
+    Raises:
+        UserError: no factor has the value, or no picture of the split dictionary shows it.
+    """
     factors = factors_of(annotator, None)
     factor = next((name for name, values in factors.items() if style in values), None)
     if factor is None:
@@ -127,17 +150,15 @@ def _push_to_style(
         study,
         factors_shown(study, annotator),
         {factor: factors[factor]},
-        n_latents=settings.n_latents,
-        under_objects=settings.under_objects,
+        n_latents=n_latents,
+        under_objects=under_objects,
     )
     directions = of_block.directions.get(("chosen_latents", factor, style))
     if directions is None:
         raise UserError(
             f"no picture of the split dictionary shows {style}, or all do; collect more pictures"
         )
-    sae, _ = load_sae(study.sae)
-    sae.to(pictures.device)
-    return lambda strength: GlobalPush(sae, directions[0], strength=strength)
+    return directions[0]
 
 
 def _direction_of_noun(

@@ -1,0 +1,79 @@
+"""The codes of single pictures and the composition that they predict are those of the study."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffusae.explorer.looking import CellCodes, Looking, chosen_settings
+from diffusae.exploring.cells import OpenCell
+from diffusae.labelling.codes import PicturesOfStudy, code_source
+from diffusae.sae.sparsity import Codes
+from diffusae.sae.storage import load_sae
+from diffusae.study.study import Study
+from labelled_collection import place_all, study_in
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    made = study_in(tmp_path_factory.mktemp("outputs"))
+    place_all(made)
+    return made
+
+
+def test_codes_are_given_by_falling_values_and_only_where_active():
+    values = torch.tensor([[0.5, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    codes = CellCodes.of(Codes(values, torch.tensor([[7, 3, 0], [0, 1, 2]])), (1, 2))
+    assert codes.to_json() == {"grid": [1, 2], "indices": [[3, 7], []], "values": [[2.0, 0.5], []]}
+
+
+def test_the_codes_of_one_picture_are_those_of_all_to_the_bit(study: Study):
+    sae, _ = load_sae(study.sae)
+    pictures = PicturesOfStudy(study)
+    for split in ("dictionary", "test"):
+        for wanted in list(code_source(study, sae)(split))[::17]:
+            one = pictures.codes(study, sae, wanted.image_id)
+            assert one is not None
+            for name, numbers in vars(wanted.codes).items():
+                assert np.array_equal(getattr(one.codes, name), numbers)
+    assert pictures.codes(study, sae, "nobody") is None
+    assert pictures.prompt("test003") == "" and pictures.prompt("nobody") is None
+
+
+def test_norms_are_the_lengths_of_updates_ascending(study: Study):
+    norms = PicturesOfStudy(study).norms(study, "test", 2)
+    sae, _ = load_sae(study.sae)
+    first = [picture.updates for picture in code_source(study, sae)("test")][:2]
+    wanted = sorted(
+        np.linalg.norm(row)
+        for updates in first
+        if updates is not None
+        for row in updates.astype(np.float32)
+    )
+    assert norms.tolist() == pytest.approx(wanted)
+    assert norms.size == 32
+
+
+def test_a_collected_picture_is_looked_at_by_its_cell(study: Study):
+    cell = OpenCell.of_study(study)
+    looking = Looking(study, lambda _: cell)
+    codes = looking.codes(cell.name, "test003")
+    assert codes is not None and codes.grid == (4, 4)
+    wanted = next(p for p in code_source(study, cell.sae)("test") if p.image_id == "test003")
+    dense = np.zeros((16, 16), np.float32)
+    np.put_along_axis(dense, codes.indices, codes.values, axis=1)
+    assert np.array_equal(dense, wanted.codes.dense(16))
+    assert looking.codes(cell.name, "nobody") is None
+
+
+def test_a_cell_that_was_not_evaluated_has_the_usual_settings_and_no_threshold(study: Study):
+    settings, threshold = chosen_settings(OpenCell.of_study(study))
+    assert threshold is None and settings.top_n == 5
+
+
+def test_labels_and_strengths_of_the_strongest_latents(tmp_path: Path, study: Study):
+    cell = OpenCell.of_study(study)
+    values = torch.tensor([[1.0, 0.5], [3.0, 0.25]])
+    codes = CellCodes.of(Codes(values, torch.tensor([[4, 2], [2, 9]])), (1, 2))
+    assert codes.strongest(cell) == [(2, 3.0, ""), (4, 1.0, ""), (9, 0.25, "")]
