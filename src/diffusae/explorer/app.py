@@ -20,9 +20,11 @@ from diffusae.explorer import (
     images,
     jobs_api,
     latent_page,
+    look_page,
     notes_api,
     records_page,
     start_page,
+    steer_page,
 )
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
@@ -35,6 +37,8 @@ PAGES: list[Callable[[Explored], list[Route]]] = [
     find_page.routes,
     latent_page.routes,
     images.routes,
+    look_page.routes,
+    steer_page.routes,
     jobs_api.routes,
     notes_api.routes,
     charts_page.routes,

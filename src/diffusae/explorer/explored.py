@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from diffusae.errors import UserError, unknown
 from diffusae.explorer.activity import Activity
 from diffusae.explorer.catalogue import Catalogue
+from diffusae.explorer.collected import CollectedPictures
 from diffusae.explorer.directions import Directions
 from diffusae.explorer.generation import Generation
 from diffusae.explorer.kept import Kept
@@ -136,6 +137,35 @@ class Explored:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
 
+    def latent(self, cell: str, index: object) -> int:
+        """The index of a latent, which came from the browser as a number or as text.
+
+        Raises:
+            Missing: the study has no such cell, or its autoencoder no such latent.
+        """
+        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
+        if not 0 <= number < d_sae:
+            raise Missing(
+                f"{cell} has no latent {str(index)[:20]!r}; it has latents 0 to {d_sae - 1}"
+            )
+        return number
+
+    @shared
+    def notes(self) -> Notes:
+        """The user's bookmarks, names and notes of latents."""
+        return Notes.of_study(self.directory)
+
+    @shared
+    def generation(self) -> Generation:
+        """The model, which is loaded when it is first needed. `reason` says why there is none."""
+        return Generation(self.study, self.cells)
+
+    @shared
+    def collected(self) -> CollectedPictures:
+        """The list of collected pictures."""
+        return CollectedPictures(self.study.settings)
+
     @shared
     def catalogue(self) -> Catalogue:
         """All latents of all cells."""
@@ -170,30 +200,6 @@ class Explored:
     def computed(self) -> Kept[Any]:
         """What was computed for the pages of the last latents."""
         return Kept(KEPT_LATENTS, lambda _: 1)
-
-    def latent(self, cell: str, index: object) -> int:
-        """The index of a latent, which came from the browser as a number or as text.
-
-        Raises:
-            Missing: the study has no such cell, or its autoencoder no such latent.
-        """
-        _, d_sae = sizes_of(self.cell(cell).settings.sae)
-        number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
-        if not 0 <= number < d_sae:
-            raise Missing(
-                f"{cell} has no latent {str(index)[:20]!r}; it has latents 0 to {d_sae - 1}"
-            )
-        return number
-
-    @shared
-    def notes(self) -> Notes:
-        """The user's bookmarks, names and notes of latents."""
-        return Notes.of_study(self.directory)
-
-    @shared
-    def generation(self) -> Generation:
-        """The model, which is loaded when it is first needed. `reason` says why there is none."""
-        return Generation(self.study, self.cells)
 
 
 def _by_name(others: Sequence[Explored], own: str) -> dict[str, Explored]:

@@ -21,12 +21,10 @@ from starlette.routing import Route
 from diffusae.concepts.words import BEFORE
 from diffusae.explorer.catalogue import OF_LABEL, STATISTICS, Catalogue, CatalogueCell
 from diffusae.explorer.explored import Explored, Missing
-from diffusae.explorer.pages import NAVIGATION, answer
+from diffusae.explorer.pages import answer
 from diffusae.explorer.searching import LONGEST, PAGE, Found, Query, find
 from diffusae.report.page import percent
 from diffusae.report.tables import blocks_of, conditionings_of, number, times_of
-
-NAVIGATION.append(("Find", "find/"))
 
 TITLES: Mapping[str, str] = {
     "cell": "cell", "latent": "latent", "label": "label", "count": "count", "iou": "IoU",
@@ -49,7 +47,9 @@ def routes(explored: Explored) -> list[Route]:
 
     def find_page(request: Request) -> Response:
         query = Query.of(request.query_params)
-        return answer(request, "find.html.j2", **find_values(explored, query))
+        return answer(
+            request, "find.html.j2", **find_values(explored, query, exported=explored.static)
+        )
 
     def cell_page(request: Request) -> Response:
         values = cell_values(explored, request.path_params["cell"])

@@ -44,7 +44,9 @@ def routes(explored: Explored) -> list[Route]:
     def page(request: Request) -> Response:
         cell, latent = _asked(explored, request)
         computed = "activity" in request.url.path or is_quick(explored)
-        values = latent_values(explored, cell.name, latent, computed=computed)
+        values = latent_values(
+            explored, cell.name, latent, computed=computed, exported=explored.static
+        )
         return answer(request, "latent.html.j2", **values)
 
     def data(request: Request) -> Response:

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -58,6 +58,7 @@ def export_site(
     latents: Iterable[str],
     total_latents: int,
     further: Iterable[str] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write the site.
 
@@ -68,6 +69,7 @@ def export_site(
         latents: the addresses of the pages of latents that belong to it.
         total_latents: how many the study has.
         further: addresses that no page links to, such as the data that its scripts load.
+        renamed: texts that no file may have, such as paths of this machine, and what stands there.
 
     Raises:
         UserError: the directory holds something else, cannot be written, or its disk is too small.
@@ -77,7 +79,7 @@ def export_site(
     chosen = list(dict.fromkeys(latents))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as beside:
-        site = _Site(app, Path(beside) / "site", wanted, set(chosen))
+        site = _Site(app, Path(beside) / "site", wanted, set(chosen), renamed or {})
         with asyncio.Runner() as runner:
             static = [f"/static/{name}" for name in asset_names()]
             runner.run(site.follow([*START, *static, *further]))
@@ -98,11 +100,16 @@ class _Site:
     """The files of a site while it is written."""
 
     def __init__(
-        self, app: ASGIApp, root: Path, wanted: Callable[[str], bool], latents: set[str]
+        self,
+        app: ASGIApp,
+        root: Path,
+        wanted: Callable[[str], bool],
+        latents: set[str],
+        renamed: Mapping[str, str],
     ) -> None:
         self.root, self.size, self.failed = root, 0, 0
         self.done: set[str] = set()
-        self._app, self._wanted, self._latents = app, wanted, latents
+        self._app, self._wanted, self._latents, self._renamed = app, wanted, latents, renamed
 
     def has(self, address: str) -> bool:
         """Whether an address belongs to the site."""
@@ -131,6 +138,9 @@ class _Site:
             log.warning("%s could not be made (status %d); its file says why", address, status)
             self.failed += 1
         linked: list[str] = []
+        if kind.startswith(("text/html", "application/json")):
+            for name, instead in self._renamed.items():
+                body = body.replace(name.encode(), instead.encode())
         if kind.startswith("text/html"):
             text = body.decode()
             linked = list(links_in(address, text))

@@ -1,0 +1,44 @@
+// The tools of the brush on the page, and what they do to the edit that is painted.
+import { Brush } from "./brush.js";
+import { isPainted, isText } from "./edits.js";
+import { titleOf } from "./edit_list.js";
+import { byId } from "./elements.js";
+
+const HOW = "Paint with the pointer, or move the brush by arrow keys and press the space bar.";
+
+/** The brush over the picture. `changed` gets what a stroke changes of the edit that is shown. */
+export class BrushBar {
+  #edit = null;
+
+  constructor(grid, changed) {
+    this.changed = changed;
+    this.brush = new Brush(byId("brush"), grid, painted => this.#painted(painted));
+    for (const tool of document.querySelectorAll("input[name=tool]"))
+      tool.onchange = () => { this.brush.tool = tool.value; };
+    byId("size").oninput = () => {
+      this.brush.size = Number(byId("size").value);
+      byId("size-shown").textContent = byId("size").value;
+    };
+    byId("size").oninput();
+    this.brush.tool = document.querySelector("input[name=tool]:checked").value;
+  }
+
+  /** Show the edit that is painted; undefined: there is none. */
+  show(edit) {
+    this.#edit = edit;
+    const paints = edit !== undefined && isPainted(edit);
+    this.brush.show(edit ?? {}, !paints);
+    byId("painting").textContent = paints ? `Painting: ${titleOf(edit)}. ${HOW}` : this.#hint(edit);
+  }
+
+  #hint(edit) {
+    if (edit === undefined) return "Add an edit to paint where it acts.";
+    return isText(edit) || edit.intervention === "global" ? "The chosen edit acts everywhere, so nothing is painted."
+      : "The chosen edit has a named place. Choose “where I paint” in it to paint.";
+  }
+
+  /** Only an edit that puts something somewhere has a source; an object that was dragged is such an edit. */
+  #painted({ region, source }) {
+    this.changed(this.#edit.intervention === "spatial" ? { region, source, ...(source && { outside: undefined }) } : { region });
+  }
+}
