@@ -23,7 +23,7 @@ from diffusae.explorer.catalogue import OF_LABEL, STATISTICS, Catalogue, Catalog
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
 from diffusae.explorer.searching import LONGEST, PAGE, Found, Query, find
-from diffusae.report.page import percent
+from diffusae.report.rendering import percent
 from diffusae.report.tables import blocks_of, conditionings_of, number, times_of
 
 TITLES: Mapping[str, str] = {
