@@ -25,7 +25,6 @@ from diffusae.exploring.opened import OpenStudy
 from diffusae.report.gathering import Source, in_order
 from diffusae.report.study import FinishedStudy
 from diffusae.runs.survey import runs_below
-from diffusae.sae.storage import sizes_of
 
 T = TypeVar("T")
 
@@ -143,7 +142,8 @@ class Explored:
         Raises:
             Missing: the study has no such cell, or its autoencoder no such latent.
         """
-        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        self.cell(cell)
+        d_sae = self.catalogue.cell(cell).size
         number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
         if not 0 <= number < d_sae:
             raise Missing(
@@ -195,6 +195,11 @@ class Explored:
     def activity(self) -> Activity:
         """Where and how strongly latents are active."""
         return Activity(self.pictures)
+
+    @shared
+    def empty_prompts(self) -> dict[tuple[str, int], str]:
+        """The generations that pushed a latent (cell, index) into an empty prompt: their ids."""
+        return {}
 
     @shared
     def computed(self) -> Kept[Any]:

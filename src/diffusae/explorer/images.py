@@ -17,7 +17,6 @@ from starlette.routing import Route
 from diffusae.concepts.montage import heat_colours
 from diffusae.explorer.activity import SHOWN
 from diffusae.explorer.explored import Explored, Missing
-from diffusae.explorer.latent_page import cell_of, latent_of
 
 KEEP = {"cache-control": "private, max-age=3600"}
 
@@ -34,9 +33,8 @@ def routes(explored: Explored) -> list[Route]:
 
     def heat(request: Request) -> Response:
         names = request.path_params
-        cell = cell_of(explored, names["cell"])
-        latent = latent_of(cell, names["latent"])
-        data = map_png(explored, cell.name, latent, names["image"])
+        latent = explored.latent(names["cell"], names["latent"])
+        data = map_png(explored, names["cell"], latent, names["image"])
         return _image(data, "image/png", request)
 
     return [

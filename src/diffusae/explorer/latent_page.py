@@ -7,7 +7,6 @@ It stands on the page itself where it is quick, and else on a page of its own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +21,22 @@ from diffusae.evaluation.result import Estimate
 from diffusae.explorer.activity import SHOWN
 from diffusae.explorer.catalogue import STATISTICS, CatalogueCell
 from diffusae.explorer.directions import Partner
-from diffusae.explorer.explored import Explored, Missing
+from diffusae.explorer.explored import Explored
 from diffusae.explorer.find_page import TITLES, address_of, text_of
+from diffusae.explorer.jobs import JobRequest
 from diffusae.explorer.measured import measured_effects
 from diffusae.explorer.pages import answer
 from diffusae.report import charts
 from diffusae.report.sections.concepts import steer_command
 from diffusae.report.study import Concept
 from diffusae.report.vega import ChartBook
+from diffusae.steering.edit_list import EditList, edits_of
 from diffusae.study.seeds import is_twin
 
 NEAREST = 8
 """Latents of the same cell."""
+STRENGTH = 3.0
+"""Of the push into an empty prompt."""
 MOST_WEIGHTS = 2e7
 """Of all autoencoders together, which the page itself reads: 80 MB."""
 
@@ -49,6 +52,10 @@ def routes(explored: Explored) -> list[Route]:
         )
         return answer(request, "latent.html.j2", **values)
 
+    def picture(request: Request) -> Response:
+        cell, latent = _asked(explored, request)
+        return JSONResponse({"id": empty_prompt_job(explored, cell, latent)}, 201)
+
     def data(request: Request) -> Response:
         cell, latent = _asked(explored, request)
         return JSONResponse(latent_data(explored, cell.name, latent))
@@ -57,28 +64,14 @@ def routes(explored: Explored) -> list[Route]:
         Route("/latents/{cell}/{latent}/", page),
         Route("/latents/{cell}/{latent}/activity/", page),
         Route("/latents/{cell}/{latent}/data.json", data),
+        Route("/latents/{cell}/{latent}/empty-prompt/", picture, methods=["POST"]),
     ]
 
 
 def _asked(explored: Explored, request: Request) -> tuple[CatalogueCell, int]:
-    cell = cell_of(explored, request.path_params["cell"])
-    return cell, latent_of(cell, request.path_params["latent"])
-
-
-def cell_of(explored: Explored, name: str) -> CatalogueCell:
-    """The cell of a name that came from the browser; `Missing` where there is none."""
-    explored.cell(name)
-    return explored.catalogue.cell(name)
-
-
-def latent_of(cell: CatalogueCell, text: str) -> int:
-    """The latent that a part of an address names; `Missing` where the cell has none such."""
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) >= cell.size:
-        raise Missing(
-            f"latent {text[:40]!r} does not exist in {cell.name}; its autoencoder has latents 0 to"
-            f" {cell.size - 1}"
-        )
-    return int(text)
+    name = request.path_params["cell"]
+    latent = explored.latent(name, request.path_params["latent"])
+    return explored.catalogue.cell(name), latent
 
 
 @dataclass(frozen=True)
@@ -117,6 +110,24 @@ class ShownPartner:
     frequency: str
     mean: str
     correlation: float | None
+
+
+def empty_prompt_job(explored: Explored, cell: CatalogueCell, latent: int) -> str:
+    """The id of the generation that pushes a latent into an empty prompt. One that is still kept is
+    given again.
+
+    Raises:
+        UserError: there is no model, or the queue is full.
+    """
+    jobs, key = explored.empty_prompts, (cell.name, latent)
+    known = explored.generation.job(jobs.get(key, ""))
+    if known is None or known.state in ("failed", "cancelled"):
+        pushed = {"intervention": "global", "strength": STRENGTH}
+        edits = edits_of([{"cell": cell.name, "latents": [latent], **pushed}])
+        wanted = JobRequest("steer", "", (0,), EditList("", 0, edits), 0)
+        known, _ = explored.generation.submit(wanted)
+        jobs[key] = known.id
+    return known.id
 
 
 def latent_values(
@@ -158,6 +169,8 @@ def latent_values(
         if computed
         else None,
         "exported": exported,
+        "no_model": explored.generation.reason,
+        "note": explored.notes.of(name, latent),
         "file": str(cell.cell.concepts_directory),
     }
 

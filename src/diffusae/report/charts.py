@@ -418,14 +418,15 @@ def activations(edges: Sequence[float], counts: Sequence[int]) -> alt.Chart:
     bins = zip(edges[:-1], edges[1:], counts, strict=True)
     data = [{"low": low, "high": high, "count": count} for low, high, count in bins]
     scale = alt.Scale(type="log", domain=[edges[0], edges[-1]], nice=False)
-    base = alt.Chart(alt.InlineData(data)).mark_bar(color="#0072b2", binSpacing=0)
+    base = alt.Chart(alt.InlineData(data)).mark_rect(color="#0072b2", stroke="white")
     return base.encode(
         x=alt.X("low:Q", title="value where it is active, in data units", scale=scale),
         x2="high:Q",
         y=alt.Y("count:Q", title="positions"),
+        y2=alt.datum(0),
         tooltip=[
             alt.Tooltip("low:Q", title="from", format=".3g"),
             alt.Tooltip("high:Q", title="to", format=".3g"),
             alt.Tooltip("count:Q", title="positions"),
         ],
-    ).properties(width=420, height=160)
+    ).properties(width="container", height=160)
