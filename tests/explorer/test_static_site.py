@@ -75,7 +75,7 @@ def test_an_earlier_export_is_replaced_whole_and_nothing_is_left_beside_it(app, 
 
 def test_a_directory_with_anything_else_is_refused_and_stays_as_it_is(app, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds thesis.tex, which no earlier export made"):
+    with pytest.raises(UserError, match=r"holds thesis\.tex, which no earlier export made"):
         export(app, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
