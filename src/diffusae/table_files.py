@@ -40,9 +40,11 @@ def read_table(
 
     with reading(path, remedy=remedy):
         with open(path, "rb") as file:
-            names = [name for name in pq.read_schema(file).names if name not in without]
-            file.seek(0)
-            table: Any = pd.read_parquet(file, engine="pyarrow", columns=names if without else None)
+            names = None
+            if without:
+                names = [name for name in pq.read_schema(file).names if name not in without]
+                file.seek(0)
+            table: Any = pd.read_parquet(file, engine="pyarrow", columns=names)
         if missing := [name for name in columns if name not in table.columns]:
             raise UserError(f"it lacks the columns {', '.join(missing)}")
         wrong = [

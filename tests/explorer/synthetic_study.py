@@ -30,6 +30,10 @@ from diffusae.study.study import Study
 NOUNS = ("background", "boat", "car", "cat", "fish", "hot dog", "house", "traffic light", "tree")
 
 
+GROUP = 32
+"""Pictures in a shard, as a study has it."""
+
+
 @dataclass(frozen=True)
 class Size:
     """How large a study is. `labels`: of a labelled latent; a third of all latents has none."""
@@ -83,8 +87,8 @@ def _place_pictures(study: Study, size: Size, cells: Sequence[Cell]) -> None:
         study.activations, stage="collect", config=study.config(), determines={}, parents={}, seed=0
     ):
         writer = ActivationWriter(study.activations, streams=streams, header={"model": size.model})
-        for group, start in enumerate(range(0, len(ids), 1000)):
-            writer.write_group(group, _samples(ids[start : start + 1000], size, streams))
+        for group, start in enumerate(range(0, len(ids), GROUP)):
+            writer.write_group(group, _samples(ids[start : start + GROUP], size, streams))
         writer.finish()
 
 

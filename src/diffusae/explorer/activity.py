@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusae.activations.codes import PictureCodes, padded, read_codes
+from diffusae.activations.schema import CodeStream, Stream
 from diffusae.concepts.gallery import Gallery
 from diffusae.concepts.maps import maps_of
 from diffusae.errors import UserError
@@ -28,7 +29,6 @@ from diffusae.explorer.pictures import Pictures
 from diffusae.labelling.codes import PictureEncoder
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae, weights_sha256
-from diffusae.study.streams import stream_of
 
 MOST_PRODUCTS = 1e11
 """Multiplications for one page, where updates are encoded: seconds of two processor cores."""
@@ -103,17 +103,30 @@ class Activity:
         key = (cell.name, latent, *image_ids)
         return self._maps.get(key, lambda: self._make_maps(cell, latent, list(image_ids)))
 
-    def _make_maps(self, cell: CatalogueCell, latent: int, image_ids: list[str]) -> Maps:
-        shown = self._gallery(cell).get(latent)
-        if shown is not None and shown.image_ids[: len(image_ids)] == image_ids:
-            return Maps(image_ids, shown.maps[: len(image_ids)])
-        return self.maps_from_codes(cell, latent, image_ids)
+    def no_maps(self, cell: CatalogueCell, latent: int, image_ids: Sequence[str]) -> str:
+        """Why a latent has no maps on these pictures; "" where it has. Nothing is computed."""
+        try:
+            if self._from_gallery(cell, latent, image_ids) is None:
+                stored = self._code_stream(cell) if self._coded else self._stream(cell)
+                self._pictures.stored.manifest.shards(stored.folder, "dictionary")
+        except UserError as error:
+            return str(error)
+        return ""
 
-    def _gallery(self, cell: CatalogueCell) -> dict[int, Maps]:
+    def _make_maps(self, cell: CatalogueCell, latent: int, image_ids: list[str]) -> Maps:
+        shown = self._from_gallery(cell, latent, image_ids)
+        return self.maps_from_codes(cell, latent, image_ids) if shown is None else shown
+
+    def _from_gallery(
+        self, cell: CatalogueCell, latent: int, image_ids: Sequence[str]
+    ) -> Maps | None:
+        """The maps that the gallery has; None: it has others."""
         if cell.missing:
-            return {}
-        gallery = Gallery.load(cell.cell.concepts_directory)
-        return {latent: Maps(ids, maps) for latent, ids, maps in gallery.entries()}
+            return None
+        for shown, ids, maps in Gallery.load(cell.cell.concepts_directory).entries():
+            if shown == latent and ids[: len(image_ids)] == list(image_ids):
+                return Maps(list(image_ids), maps[: len(image_ids)])
+        return None
 
     def maps_from_codes(self, cell: CatalogueCell, latent: int, image_ids: Sequence[str]) -> Maps:
         """The maps of a latent on pictures, from their codes.
@@ -192,10 +205,11 @@ class Activity:
     def _coded(self) -> bool:
         return bool(self._pictures.stored.manifest.codes)
 
-    def _stream(self, cell: CatalogueCell) -> Any:
-        return stream_of(cell.cell.settings, self._pictures.stored.manifest)
+    def _stream(self, cell: CatalogueCell) -> Stream:
+        place = cell.cell
+        return self._pictures.stored.manifest.stream(place.block, place.t, place.conditioning)
 
-    def _code_stream(self, cell: CatalogueCell) -> Any:
+    def _code_stream(self, cell: CatalogueCell) -> CodeStream:
         assert cell.cell.sae_directory is not None
         sha256 = weights_sha256(cell.cell.sae_directory)
         manifest = self._pictures.stored.manifest
@@ -207,7 +221,7 @@ class Activity:
         return float(stream.positions) * stream.d_in * cell.size
 
 
-def _loaded(directory: Any) -> SparseAutoencoder:
+def _loaded(directory: Path) -> SparseAutoencoder:
     return load_sae(directory)[0]
 
 

@@ -139,15 +139,28 @@ def latent_values(
         computed: with what is computed from codes and directions.
         exported: the page is one of a static site, which has no model.
     """
+    values = explored.computed.get(
+        (name, latent, computed), lambda: _values(explored, name, latent, computed=computed)
+    )
+    changing = {
+        "exported": exported,
+        "no_model": explored.generation.reason,
+        "note": explored.notes.of(name, latent),
+    }
+    return values | changing
+
+
+def _values(explored: Explored, name: str, latent: int, *, computed: bool) -> dict[str, Any]:
+    """What stays as it is."""
     catalogue = explored.catalogue
     cell, row = catalogue.cell(name), catalogue.row_of(name, latent)
     entry = int(catalogue.main[row])
-    label = catalogue.labels[catalogue.entry_labels[entry]] if entry >= 0 else ""
     tops = top_pictures(explored, cell, latent)
+    shown = [one.image_id for one in tops]
     return {
         "cell": cell,
         "latent": latent,
-        "label": label,
+        "label": catalogue.labels[catalogue.entry_labels[entry]] if entry >= 0 else "",
         "dead": bool(catalogue.dead[row]),
         "labels": shown_labels(explored, cell, row),
         "facts": [
@@ -156,21 +169,14 @@ def latent_values(
         ],
         "top": tops,
         "no_pictures": explored.pictures.missing,
-        "no_maps": _no_maps(explored, cell, latent, tops) if tops else "",
+        "no_maps": explored.activity.no_maps(cell, latent, shown) if shown else "",
         "size": explored.pictures.size,
         "measured": measured_effects(cell, [one for one, *_ in catalogue.labels_of(row)]),
         "steer": Commands.of(explored, cell, latent, tops),
         "previous": address_of(name, latent - 1) if latent else "",
         "next": address_of(name, latent + 1) if latent + 1 < cell.size else "",
         "address": address_of(name, latent),
-        "computed": explored.computed.get(
-            (name, latent), lambda: Computed.of(explored, cell, latent, tops)
-        )
-        if computed
-        else None,
-        "exported": exported,
-        "no_model": explored.generation.reason,
-        "note": explored.notes.of(name, latent),
+        "computed": Computed.of(explored, cell, latent, tops) if computed else None,
         "file": str(cell.cell.concepts_directory),
     }
 
@@ -197,17 +203,6 @@ def top_pictures(explored: Explored, cell: CatalogueCell, latent: int) -> list[T
         TopPicture(image_id, value, explored.pictures.caption(image_id))
         for image_id, value in explored.top_pictures.of(cell, latent)[:SHOWN]
     ]
-
-
-def _no_maps(
-    explored: Explored, cell: CatalogueCell, latent: int, tops: Sequence[TopPicture]
-) -> str:
-    """Why there are no maps; "" where there are some. They are made when they are shown."""
-    try:
-        explored.activity.maps(cell, latent, [one.image_id for one in tops])
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 @dataclass(frozen=True)
