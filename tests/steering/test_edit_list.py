@@ -165,3 +165,12 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path):
     (tmp_path / "large.yaml").write_bytes(b"#" * (1 << 20) + b"#")
     with pytest.raises(UserError, match="at most 1048576 are read"):
         EditList.read(tmp_path / "large.yaml")
+
+
+def test_the_list_of_the_documentation_is_read(tmp_path: Path):
+    page = Path(__file__).parents[2] / "docs" / "interventions.md"
+    path = tmp_path / "edits.yaml"
+    path.write_text(page.read_text("utf-8").split("```yaml\n")[1].split("```")[0], "utf-8")
+    first, second, third = EditList.read(path).edits
+    assert isinstance(second, LatentEdit) and isinstance(second.region, Painted)
+    assert isinstance(first, LatentEdit) and isinstance(third, TextEditEntry)
