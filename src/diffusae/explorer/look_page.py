@@ -42,7 +42,9 @@ def routes(explored: Explored) -> list[Route]:
         return JSONResponse(as_json(*explored.collected.page(query, int(start), MOST_PICTURES)))
 
     def labels(request: Request) -> Response:
-        return JSONResponse({"labels": _labels(explored.cell(request.path_params["cell"]))})
+        name = explored.cell(request.path_params["cell"]).name
+        # The cell of the edits: what it loads is kept for a while only.
+        return JSONResponse({"labels": labels_of(explored.generation.preparer.cell(name))})
 
     return [
         Route("/look/", look),
@@ -120,12 +122,10 @@ def _row_name(cell: OpenCell, among: list[OpenCell]) -> str:
     return f"{name} {cell.settings.cfg.sae.tag}" if several else name
 
 
-def _labels(cell: OpenCell) -> dict[str, str]:
-    """Latent -> its labels as text, the most frequent first, of those that have one."""
-    if not cell.labelled:
-        return {}
+def labels_of(cell: OpenCell) -> dict[str, list[str]]:
+    """Latent -> its labels, the most frequent first, of those that have one."""
     labels: dict[str, list[str]] = {}
-    table: Any = cell.dictionary.table
-    for latent, label in zip(table["latent"].tolist(), table["label"].tolist(), strict=True):
+    table: Any = cell.dictionary.table if cell.labelled else {"latent": [], "label": []}
+    for latent, label in zip(table["latent"], table["label"], strict=True):
         labels.setdefault(str(latent), []).append(label)
-    return {latent: ", ".join(of_latent) for latent, of_latent in labels.items()}
+    return labels

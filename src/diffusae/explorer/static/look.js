@@ -116,7 +116,8 @@ const showCell = async () => {
       fetched(`${source.base}/cells/${cell}${source.ending}`), fetched(`look/labels/${cell}.json`)]);
     if (mine !== turn) return;
     const place = at && (codes ? samePlace(at, codes.grid, next.grid) : at);
-    [codes, names] = [next, labels.labels];
+    codes = next;
+    names = Object.fromEntries(Object.entries(labels.labels).map(([latent, words]) => [latent, words.join(", ")]));
     byId("where").textContent = "Choose a position of the picture.";
     showPinned();
     if (place) choosePosition(place, { tell: false });
@@ -146,10 +147,11 @@ const showComposition = async (cell, mine) => {
 
 const nounButton = (noun, scores, grid) => {
   const drawn = element("canvas", { "aria-hidden": "true" }), least = Math.min(...scores), most = short(Math.max(...scores));
+  const even = Math.max(...scores) === least ? ", the same everywhere" : "";
   drawMap(drawn, scores, grid, least);
   const show = () => {
     drawMap(map, scores, grid, least);
-    byId("mapped").textContent = `Predicted place of ${noun}; its highest score is ${most}.`;
+    byId("mapped").textContent = `Predicted place of ${noun}; its highest score is ${most}${even}.`;
   };
   const shown = element("button", { type: "button", class: "noun", "aria-label": `${noun}, ${most}: show its predicted place` },
     element("span", { class: "over" }, picture(source.picture, ""), drawn), element("span", {}, `${noun} ${most}`));
