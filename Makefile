@@ -19,8 +19,8 @@ TRIALS ?= 60
 demo: setup ## the whole study of the miniature, from generation to report
 	$(BIN)/diffusae run experiment=miniature
 
-test: setup ## the tests (CPU, no network)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup ## the tests (CPU, no network); the end tells what was skipped, such as browser tests without chromium
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rfEs
 
 test-slow: setup ## more model families, launchers, several processes and kills; the benchmarks have `make bench`
 	$(BIN)/python -m pytest -m slow --ignore=tests/benchmarks

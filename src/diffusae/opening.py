@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.configs import Composer
 from diffusae.errors import UserError
-from diffusae.exploring.opened import OpenModel, OpenStudy
+from diffusae.exploring.opened import OpenModel, OpenStudy, UntrustedSource
 from diffusae.plugins import use
 from diffusae.runs.record import RunRecord, read_record
 from diffusae.runs.survey import finished_runs
@@ -111,7 +111,8 @@ def _source(directory: Path, record: RunRecord, shipped: Mapping[str, Any] | Dic
     """Where the model is loaded from: the place that the shipped configuration names.
 
     Raises:
-        UserError: the record names another place or revision; a file may not decide what is loaded.
+        UntrustedSource: the record names another place or revision; a file may not decide what is
+            loaded.
     """
     model, made_from = record.config["model"], record.determines.get("model")
     source, revision = model.get("source"), model.get("revision")
@@ -122,10 +123,11 @@ def _source(directory: Path, record: RunRecord, shipped: Mapping[str, Any] | Dic
     if known is not None and files == f"files {fingerprint(known)}":
         return known  # the same files, where another machine has them
     at = f" at revision {revision}" if revision else ""
-    raise UserError(
+    raise UntrustedSource(
         f"the record of {directory} names the model source {source}{at}, and diffusae's own"
         f" configuration does not. If you trust it, give it yourself:"
-        f" diffusae.open({str(directory)!r}, model_source={source!r})"
+        f" diffusae.open({str(directory)!r}, model_source={source!r})",
+        source,
     )
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import sparse
 
 from diffusae.errors import UserError
-from diffusae.evaluation.stability import matched_cosines, matched_maps
+from diffusae.evaluation.stability import matched_cosines, matched_maps, nearest_directions
 
 
 def test_partners_are_found_whatever_their_order():
@@ -57,3 +57,16 @@ def test_a_map_that_never_varies_is_like_no_other():
     assert matched_maps(silent, other, np.arange(2)).tolist() == [0, 0]
     with pytest.raises(UserError, match="as many partners"):
         matched_maps(other, sparse.csc_array(np.eye(5)), np.arange(2))
+
+
+def test_the_nearest_direction_is_the_row_of_the_largest_cosine_whatever_the_lengths():
+    directions = torch.tensor([[2.0, 0.0], [0.0, 0.5], [1.0, 1.0]])
+    others = torch.tensor([[-1.0, 0.0], [3.0, 3.0], [5.0, 0.0]])
+    cosines, which = nearest_directions(directions, others, rows_at_once=2)
+    assert which.tolist() == [2, 1, 1]
+    assert cosines.tolist() == pytest.approx([1.0, 0.5**0.5, 1.0])
+
+
+def test_directions_of_other_widths_have_no_nearest():
+    with pytest.raises(UserError, match="blocks of one width"):
+        nearest_directions(torch.ones(2, 3), torch.ones(2, 4))

@@ -10,7 +10,8 @@ import pytest
 
 from diffusae.evaluation.result import Result
 from diffusae.report import page as module
-from diffusae.report.page import duration, percent, render_page, write_report
+from diffusae.report.page import render_page, write_report
+from diffusae.report.rendering import duration, percent
 from diffusae.report.study import (
     Concept,
     EditedPicture,
@@ -352,7 +353,7 @@ def test_every_claim_has_a_line_with_its_value_interval_n_and_strongest_baseline
     intervened: FinishedStudy,
 ) -> None:
     page = render_page(intervened)
-    lines = lines_of_tables(page[: page.index("<nav>")])
+    lines = lines_of_tables(page[: page.index("<nav")])
     assert (
         "Concepts predict where each noun will be, at the first moment already (t = 1.00) ✓ holds"
         " 1 of 1 cell 0.313 [0.282, 0.343] IoU 87 chance 0.14 [0.12, 0.16] mid · t = 1.00 · cond"

@@ -192,17 +192,26 @@ class Vocabulary(tuple[str, ...]):
 
     def named_in(self, text: str) -> dict[str, set[str]]:
         """Each label that a text names -> its words in the text, as `normal_words` gives them."""
-        words = normal_words(text)
         named: dict[str, set[str]] = {}
-        place = 0
+        for label, words in self.appearances(text):
+            named.setdefault(label, set()).update(words)
+        return named
+
+    def appearances(self, text: str) -> list[tuple[str, list[str]]]:
+        """The labels that a text names and their words in it, in its order, repetitions included.
+
+        Example: "a red star with a yellow star" gives "star" twice.
+        """
+        words, place = normal_words(text), 0
+        found: list[tuple[str, list[str]]] = []
         while place < len(words):
             # The longest name that begins here wins; the search goes on behind it.
             for length in range(min(self._longest, len(words) - place), 0, -1):
                 name = words[place : place + length]
                 if (label := self._meant.get(tuple(name))) is not None:
-                    named.setdefault(label, set()).update(name)
+                    found.append((label, name))
                     place += length
                     break
             else:
                 place += 1
-        return named
+        return found

@@ -94,6 +94,8 @@ class Result:
         details: all else that explains the figure (chosen settings, counts without data), as JSON
             values.
         version: of the metric's definition.
+        made_in: the directory of the run that holds the row, from the study's own; "" where it is
+            not known. No part of the file, or of equality.
     """
 
     metric: str
@@ -104,6 +106,7 @@ class Result:
     baselines: dict[str, Estimate] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     version: int = RESULT_VERSION
+    made_in: str = field(default="", compare=False)
 
     @property
     def value(self) -> float | None:

@@ -44,6 +44,28 @@ def matched_cosines(
     return torch.from_numpy(_matched(cosines.numpy()))
 
 
+def nearest_directions(
+    directions: Float[Tensor, "m d"], others: Float[Tensor, "n d"], *, rows_at_once: int = 1024
+) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
+    """Each row's largest cosine with any row of `others`, and the number of that row. Several rows
+    may have the same partner. Range [-1, 1]; a row of zeros has 0.
+
+    Raises:
+        UserError: vectors of different lengths, or no `others`.
+    """
+    if directions.shape[1] != others.shape[1] or not len(others):
+        raise UserError(
+            f"directions {list(directions.shape)} and {list(others.shape)} cannot be compared;"
+            " give SAEs of blocks of one width"
+        )
+    normal = F.normalize(others.float(), dim=1).T
+    parts = [
+        (F.normalize(part.float(), dim=1) @ normal).max(dim=1)
+        for part in directions.split(rows_at_once)
+    ]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
 def matched_maps(
     codes: SparseCodes, others: SparseCodes, latents: Int[np.ndarray, " m"]
 ) -> NDArray[np.float64]:

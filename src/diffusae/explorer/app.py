@@ -13,17 +13,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from diffusae.errors import UserError
-from diffusae.explorer import jobs_api, look_page, start_page, steer_page
+from diffusae.explorer import (
+    charts_page,
+    compare_page,
+    jobs_api,
+    look_page,
+    notes_api,
+    records_page,
+    start_page,
+    steer_page,
+)
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
 from diffusae.explorer.security import Guard, Security, wants_page
+from diffusae.files import digest_of
 
 PAGES: list[Callable[[Explored], list[Route]]] = [
     start_page.routes,
     look_page.routes,
     steer_page.routes,
     jobs_api.routes,
+    notes_api.routes,
+    charts_page.routes,
+    compare_page.routes,
+    records_page.routes,
 ]
 """The routes of every page. A page with an entry in `pages.NAVIGATION` stands in the header."""
 
@@ -46,8 +60,11 @@ def build_app(explored: Explored, security: Security) -> Starlette:
 
 def _static(request: Request) -> Response:
     name = request.path_params["name"]
-    headers = {"cache-control": "max-age=3600"}
-    return Response(asset(name), media_type=media_type(name), headers=headers)
+    content = asset(name)
+    headers = {"cache-control": "no-cache", "etag": f'"{digest_of(content)[:32]}"'}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type(name), headers=headers)
 
 
 def _user_error(request: Request, error: Exception) -> Response:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from threading import RLock
 from typing import Any, Generic, TypeVar
@@ -11,8 +12,13 @@ from typing import Any, Generic, TypeVar
 from diffusae.errors import UserError, unknown
 from diffusae.explorer.collected import CollectedPictures
 from diffusae.explorer.generation import Generation
+from diffusae.explorer.notes import Notes
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
+from diffusae.report.gathering import Source, in_order
+from diffusae.report.study import FinishedStudy
+from diffusae.runs.survey import runs_below
+from diffusae.sae.storage import sizes_of
 
 T = TypeVar("T")
 
@@ -30,7 +36,7 @@ class shared(Generic[T]):
         self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
 
     def __get__(self, owner: Any, kind: type | None = None) -> T:
-        with owner.lock:
+        with vars(owner).setdefault(f"the lock of {self._name}", RLock()):
             if self._name not in vars(owner):
                 vars(owner)[self._name] = self._make(owner)
         return vars(owner)[self._name]
@@ -41,11 +47,15 @@ class Explored:
 
     Args:
         study: the open study.
+        against: other studies that it can be compared with.
+        static: whether the pages are written to files, where nothing answers any more.
     """
 
-    def __init__(self, study: OpenStudy) -> None:
-        self.study = study
-        self.lock = RLock()
+    def __init__(
+        self, study: OpenStudy, against: Sequence[OpenStudy] = (), *, static: bool = False
+    ) -> None:
+        self.study, self.static = study, static
+        self.against = _by_name([Explored(other) for other in against], self.name)
 
     @property
     def directory(self) -> Path:
@@ -86,6 +96,26 @@ class Explored:
         )
         return {cell.name: cell for cell in cells}
 
+    @shared
+    def source(self) -> Source:
+        """The finished runs of the study, as the report reads them."""
+        from diffusae.metrics.registry import metrics  # these take seconds to import
+
+        runs = in_order(runs_below(self.directory))
+        return Source(self.study.settings, runs, metrics())
+
+    @property
+    def left_out(self) -> list[str]:
+        """Why runs are left out, one text a run."""
+        return [run.left_out for run in self.source.runs if run.fault is not None]
+
+    @shared
+    def report(self) -> FinishedStudy:
+        """All that the charts show."""
+        from diffusae.report.page import CHARTS, page_of  # charts take seconds to import
+
+        return page_of(self.source, sections=CHARTS)
+
     def cell(self, name: str) -> OpenCell:
         """The cell of a name that came from the browser.
 
@@ -96,12 +126,40 @@ class Explored:
             raise Missing(str(unknown("cell of this study:", name, self.cells)))
         return self.cells[name]
 
+    def latent(self, cell: str, index: object) -> int:
+        """The index of a latent, which came from the browser as a number or as text.
+
+        Raises:
+            Missing: the study has no such cell, or its autoencoder no such latent.
+        """
+        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
+        if not 0 <= number < d_sae:
+            raise Missing(
+                f"{cell} has no latent {str(index)[:20]!r}; it has latents 0 to {d_sae - 1}"
+            )
+        return number
+
+    @shared
+    def notes(self) -> Notes:
+        """The user's bookmarks, names and notes of latents."""
+        return Notes.of_study(self.directory)
+
     @shared
     def generation(self) -> Generation:
-        """The model, which is loaded when it is first needed."""
+        """The model, which is loaded when it is first needed. `reason` says why there is none."""
         return Generation(self.study, self.cells)
 
     @shared
     def collected(self) -> CollectedPictures:
         """The list of collected pictures."""
         return CollectedPictures(self.study.settings)
+
+
+def _by_name(others: Sequence[Explored], own: str) -> dict[str, Explored]:
+    """Other studies by their names; one that is taken gets a number."""
+    named: dict[str, Explored] = {}
+    for other in others:
+        names = (f"{other.name}{n if n > 1 else ''}" for n in count(1))
+        named[next(name for name in names if name not in (own, *named))] = other
+    return named

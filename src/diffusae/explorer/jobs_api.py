@@ -31,7 +31,6 @@ ALIVE = 10.0
 
 def routes(explored: Explored) -> list[Route]:
     """The addresses of jobs, and of codes and compositions of pictures."""
-    looking = explored.generation.looking
 
     def job_of(request: Request) -> Job:
         name = request.path_params["job"]
@@ -78,6 +77,7 @@ def routes(explored: Explored) -> list[Route]:
     def collected(request: Request) -> tuple[CellCodes, str]:
         """Codes of a collected picture, and its prompt."""
         cell, image_id = explored.cell(_cell(request)), request.path_params["image"]
+        looking = explored.generation.looking
         codes = looking.codes(cell.name, image_id)
         if codes is None:
             raise Missing(f"the study stores no grid of a picture {image_id[:80]!r}")
@@ -87,7 +87,11 @@ def routes(explored: Explored) -> list[Route]:
         return lambda request: JSONResponse(source(request)[0].to_json())
 
     def composition_by(source: Source) -> Endpoint:
-        return lambda request: JSONResponse(looking.composition(_cell(request), *source(request)))
+        def compose(request: Request) -> Response:
+            looking = explored.generation.looking
+            return JSONResponse(looking.composition(_cell(request), *source(request)))
+
+        return compose
 
     def model(request: Request) -> Response:
         made = explored.generation

@@ -17,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from diffusae.explorer.explored import Explored
-from diffusae.report.page import environment as report_environment
+from diffusae.explorer.security import DOCUMENT_POLICY
+from diffusae.report.rendering import environment as report_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAVIGATION: list[tuple[str, str]] = [("Look", "look/"), ("Steer", "steer/")]
+NAVIGATION: list[tuple[str, str]] = []
 """Title and address of the pages in the header, from left to right."""
 
 
@@ -30,7 +31,9 @@ def environment() -> Environment:
     templates = report_environment()
     loaders = [FileSystemLoader(TEMPLATES), templates.loader]
     templates.loader = ChoiceLoader([loader for loader in loaders if loader])
-    templates.globals.update(navigation=NAVIGATION, data_element=data_element)
+    templates.globals.update(
+        records=True, navigation=NAVIGATION, data_element=data_element, policy=DOCUMENT_POLICY
+    )
     return templates
 
 

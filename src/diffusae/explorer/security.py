@@ -25,10 +25,12 @@ LARGEST_BODY = 64 * 1024
 """Bytes of a request's body."""
 LONGEST_ADDRESS = 4096
 """Bytes of a path and of a query, each."""
-POLICY = (
+DOCUMENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
-    " connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    " connect-src 'self'; base-uri 'none'; form-action 'self'"
 )
+"""What a page of files can say of itself, where no server says it."""
+POLICY = f"{DOCUMENT_POLICY}; frame-ancestors 'none'"
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",

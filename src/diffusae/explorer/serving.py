@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
 
 from diffusae.errors import UserError
 from diffusae.explorer.security import Security
+from diffusae.stopping import StopSignal
+
+MOST_CONNECTIONS = 256
+"""Open at the same time; a further one is answered with status 503."""
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +39,11 @@ def serve(app: Starlette, security: Security, *, host: str, port: int) -> None:
             )
         config = uvicorn.Config(
             app, log_level="warning", log_config=None, access_log=False, server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=2,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[connection])
+        with suppress(StopSignal, KeyboardInterrupt):  # Ctrl-C is how it ends
+            uvicorn.Server(config).run(sockets=[connection])
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from diffusae.errors import UserError
 from diffusae.explorer.explored import Explored
+from diffusae.explorer.notes import Note
 from diffusae.explorer.pages import answer
 from diffusae.exploring.cells import OpenCell
 
@@ -18,9 +20,21 @@ def routes(explored: Explored) -> list[Route]:
     """The address of the start page."""
 
     def start(request: Request) -> Response:
-        return answer(request, "start.html.j2", grid=CellGrid.of(explored.cells.values()))
+        notes, fault = _notes(explored)
+        grid = CellGrid.of(explored.cells.values())
+        return answer(request, "start.html.j2", grid=grid, notes=notes, fault=fault)
 
     return [Route("/", start)]
+
+
+def _notes(explored: Explored) -> tuple[list[tuple[str, int, Note]], str]:
+    """Every note with its cell and latent, bookmarks first; or why there are none."""
+    try:
+        notes = explored.notes.all()
+    except UserError as error:
+        return [], str(error)
+    listed = [(cell, latent, note) for cell in notes for latent, note in notes[cell].items()]
+    return sorted(listed, key=lambda entry: not entry[2].bookmarked), ""
 
 
 @dataclass(frozen=True)

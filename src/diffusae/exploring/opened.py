@@ -20,6 +20,19 @@ from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 
 
+class UntrustedSource(UserError):
+    """A study's record names a model source that neither the user nor diffusae's own configuration
+    names.
+
+    Attributes:
+        source: what the record names.
+    """
+
+    def __init__(self, message: str, source: object) -> None:
+        super().__init__(message)
+        self.source = source
+
+
 class OpenModel:
     """A model without a study: `diffusae.load_model`.
 

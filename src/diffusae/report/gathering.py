@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,19 @@ class Source:
         ]
 
     def results_of(self, stage: str) -> list[Result]:
-        """All rows of a stage's finished runs."""
+        """All rows of a stage's finished runs, which say where they lie."""
         return [
             result
             for directory, record in self.records
             if record.stage == stage
-            for result in load_results(directory / "results.json")
+            for result in self.rows(directory)
         ]
+
+    def rows(self, directory: Path) -> list[Result]:
+        """The rows of one run's results, which say where they lie."""
+        made_in = directory.relative_to(self.study.directory).as_posix()
+        rows = load_results(directory / "results.json")
+        return [replace(row, made_in=made_in) for row in rows]
 
     @property
     def shows(self) -> Shows:

@@ -10,13 +10,15 @@
   const words = { labelColor: colour("ink"), titleColor: colour("ink") };
   const config = { background: null, axis, legend: { ...words, symbolOpacity: 1 }, header: words, title: { color: colour("ink") },
     view: { stroke: colour("line") }, rule: { color: "#8a939c" }, font: "inherit" };
+  // Vega evaluates no text as code and adds no style element, so that a strict policy lets it work.
+  const strict = { ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
   const specs = JSON.parse(document.getElementById("charts")?.textContent || "[]");
   const draw = async element => {
     const spec = specs[element.id.slice("chart-".length)];
     const room = element.parentElement.clientWidth;
     if (spec.columns && room) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / 320)));
     for (const part of spec.vconcat || []) part.width = Math.min(part.width, Math.max(160, room - 110));
-    await vegaEmbed(element, spec, { config, actions: false, ast: true, renderer: "svg" });
+    await vegaEmbed(element, spec, { config, actions: false, renderer: "svg", ...strict });
   };
   (async () => { for (const element of document.querySelectorAll("div.chart")) await draw(element); })();
 
@@ -68,5 +70,5 @@
     folds.forEach(fold => { fold.open = opened; });
     all.textContent = opened ? "Fold all" : "Unfold all";
   });
-  document.querySelector("nav").append(all);
+  if (folds.length) document.querySelector("nav.sections")?.append(all);
 })();

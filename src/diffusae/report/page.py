@@ -8,20 +8,15 @@ anything.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from diffusae.files import atomic_path
 from diffusae.masking import masked
-from diffusae.report import tables, vega
+from diffusae.report import vega
 from diffusae.report.gathering import Source
-from diffusae.report.pictures import PictureBook
+from diffusae.report.rendering import HERE, environment, rendered
 from diffusae.report.sections import (
-    Books,
     Section,
     claims,
     composition,
@@ -40,11 +35,7 @@ from diffusae.report.sections import (
     truth,
 )
 from diffusae.report.study import FinishedStudy
-from diffusae.report.style import block_colours
-from diffusae.report.three_stages import signed, window_text
-from diffusae.report.verdicts import Finding, Verdict, case_of, finding_of, judged
 
-HERE = Path(__file__).parent
 HEAVY = 12 * 2**20
 SECTIONS = [
     module.SECTION
@@ -67,14 +58,20 @@ SECTIONS = [
     )
 ]
 """The page, from its first section to its last."""
+CHARTS = [
+    section for section in SECTIONS if section.name not in ("prompts", "concepts", "pictures")
+]
+"""Those of figures: the explorer has pages of its own for what the others show."""
 
 logger = logging.getLogger(__name__)
 
 
-def page_of(source: Source, *, so_far: str = "") -> FinishedStudy:
-    """All that the page shows of a study; `so_far`: see `FinishedStudy`."""
+def page_of(
+    source: Source, *, so_far: str = "", sections: Sequence[Section] = SECTIONS
+) -> FinishedStudy:
+    """All that these sections show of a study; `so_far`: see `FinishedStudy`."""
     fields: dict[str, object] = {"so_far": so_far}
-    for section in SECTIONS:
+    for section in sections:
         fields |= section.gather(source)
     return FinishedStudy(name=source.study.name, model=source.study.cfg.model.name, **fields)  # type: ignore[arg-type]
 
@@ -86,79 +83,16 @@ def render_page(study: FinishedStudy) -> str:
         UserError: a row of results that lacks a field.
     """
     templates = environment()
-    books = Books(PictureBook(), vega.ChartBook())
-    views = {section: section.view(study, books) for section in SECTIONS}
-    shown = [section for section in SECTIONS if views[section] is not None]
-    by_section = _tables(study, shown)
-    shared = {
-        "study": study,
-        "anchors": {section.name for section in shown},
-        "block_colours": block_colours(
-            tables.blocks_of(concept.block for concept in (*study.concepts, *study.pure))
-        ),
-    }
-    rendered = [
-        (
-            section,
-            Markup(
-                templates.get_template(f"sections/{section.name}.html.j2").render(
-                    **shared, **(views[section] or {}), tables=by_section[section.name]
-                )
-            ),
-        )
-        for section in shown
-    ]
-    verdicts = [
-        verdict
-        for section in SECTIONS
-        for verdict in (*section.verdicts(study), *_claims(study, section.name))
-    ]
+    parts = rendered(study, SECTIONS, templates)
     page = templates.get_template("page.html.j2").render(
-        **shared,
-        asks=_asks(study),
-        sections=rendered,
-        verdicts=verdicts,
-        finding=_finding(study, verdicts),
-        definitions=books.pictures.definitions,
-        charts=books.charts.data,
+        study=study, asks=_asks(study), parts=parts
     )
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    library = vega.library() if books.charts.data else ""
+    library = vega.library() if parts.charts else ""
     # The scripts are the package's own: nothing in them is a secret to be masked.
     return (
         f"{masked(page)}<script>{library}</script>\n<script>{script}</script>\n</body>\n</html>\n"
     )
-
-
-def _tables(study: FinishedStudy, shown: Sequence[Section]) -> dict[str, list[tables.MetricTable]]:
-    """The tables of all metrics, by the name of the section that shows them: "grid", which is
-    always there, where their own section is not.
-    """
-    by_section: dict[str, list[tables.MetricTable]] = {section.name: [] for section in shown}
-    for table in tables.metric_tables(study.results, study.shows):
-        section = study.shows.section(table.metric)
-        by_section[section if section in by_section else "grid"].append(table)
-    return by_section
-
-
-def _finding(study: FinishedStudy, verdicts: Sequence[Verdict]) -> Finding:
-    """What the page leads with: the registered claims where they were judged."""
-    judged_claims = study.judgement
-    if judged_claims is None or judged_claims.registered is None:
-        return finding_of(verdicts)
-    stale = " They were changed since: this result is stale." if judged_claims.changed else ""
-    note = f"Claims of {judged_claims.source}, on pictures that nothing was chosen on.{stale}"
-    return Finding(f"{judged_claims.counted}.", note, None)
-
-
-def _claims(study: FinishedStudy, section: str) -> list[Verdict]:
-    """What the results say of the claims of a section's metrics."""
-    return [
-        judged(claim, section, map(case_of, tables.rows_of(study.results, row)))
-        for metric in study.shows.metrics
-        if metric.section == section
-        for row, claim in metric.claims.items()
-    ]
 
 
 def _asks(study: FinishedStudy) -> str:
@@ -173,30 +107,6 @@ def _asks(study: FinishedStudy) -> str:
     return "text" if study.erasures or study.strips else "composition"
 
 
-def environment() -> Environment:
-    """The templates of pages, with what they write figures by."""
-    templates = Environment(
-        loader=FileSystemLoader([HERE, HERE / "sections"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters.update(
-        number=tables.number,
-        interval=tables.interval,
-        estimate=tables.text_of,
-        plain=tables.plain,
-        capital=tables.capital,
-        details=tables.details_text,
-        duration=duration,
-        percent=percent,
-        signed=signed,
-        window=window_text,
-    )
-    return templates
-
-
 def write_report(path: Path | str, study: FinishedStudy) -> None:
     """Write the page to `path` (index.html), atomically; a page above 12 MB gets a warning."""
     page = render_page(study).encode()
@@ -209,26 +119,3 @@ def write_report(path: Path | str, study: FinishedStudy) -> None:
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(page)
-
-
-def duration(seconds: float | None) -> str:
-    """Such as "42 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds is None:
-        return "–"
-    if seconds < 9.5:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
-
-
-def percent(share: float | None) -> str:
-    """Such as "2.1 %"; two figures that matter."""
-    if share is None or not math.isfinite(share):
-        return tables.NO_DATA
-    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from diffusae.errors import UserError
 from diffusae.evaluation.claims import Verdict
@@ -18,7 +19,7 @@ from diffusae.masking import masked
 from diffusae.report import vega
 from diffusae.report.decisions import METRIC as DECISIONS
 from diffusae.report.decisions import Decision, curves, decisions_of
-from diffusae.report.page import HERE, environment
+from diffusae.report.rendering import HERE, environment
 from diffusae.report.tables import HELD
 from diffusae.report.three_stages import Line, lines_of
 from diffusae.runs.survey import finished_runs
@@ -134,28 +135,29 @@ def write_side_by_side(page: Path, title: str, members: Sequence[Member]) -> Non
     atomic_write_json(page.with_suffix(".json"), figures)
 
 
-def render(title: str, members: Sequence[Member]) -> str:
-    """The page as HTML; the same studies give the same text."""
-    charts = vega.ChartBook()
+def shown(members: Sequence[Member], book: vega.ChartBook) -> dict[str, Any]:
+    """What `side_by_side_parts.html.j2` needs; its chart is in the book."""
     named = [replace(one, placement=name) for name, one in _decided(members)]
     drawn = None
     if named:
         alt = "The share of pictures that show the new value, over the t of the exchange, by study"
-        drawn = charts.chart(curves(named, title="study"), alt=alt)
-    text = (
-        environment()
-        .get_template("side_by_side.html.j2")
-        .render(
-            title=title,
-            members=members,
-            claims=list(_claims(members)),
-            decided=list(_decided(members)),
-            curves=drawn,
-            staged=[(member, line) for member in members for line in member.lines],
-            composition=[(member, row) for member in members for row in member.composition],
-            charts=charts.data,
-        )
-    )
+        drawn = book.chart(curves(named, title="study"), alt=alt)
+    return {
+        "members": members,
+        "claims": list(_claims(members)),
+        "decided": list(_decided(members)),
+        "curves": drawn,
+        "staged": [(member, line) for member in members for line in member.lines],
+        "composition": [(member, row) for member in members for row in member.composition],
+    }
+
+
+def render(title: str, members: Sequence[Member]) -> str:
+    """The page as HTML; the same studies give the same text."""
+    charts = vega.ChartBook()
+    values = shown(members, charts)
+    page = environment().get_template("side_by_side.html.j2")
+    text = page.render(title=title, **values, charts=charts.data)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     library = f"<script>{vega.library()}</script>\n" if charts.data else ""
     return f"{masked(text)}{library}<script>{script}</script>\n</body>\n</html>\n"

@@ -100,10 +100,20 @@ def weights_sha256(directory: Path | str) -> str:
     Raises:
         UserError: cfg.json is missing, damaged or of another format.
     """
+    return _config_of(directory).sha256
+
+
+def sizes_of(directory: Path | str) -> tuple[int, int]:
+    """d_in and d_sae, as cfg.json has them; raises as `weights_sha256`."""
+    config = _config_of(directory)
+    return config.d_in, config.d_sae
+
+
+def _config_of(directory: Path | str) -> _Config:
     path = Path(directory) / CONFIG_NAME
     remedy = f"remove {directory} and train this cell again, or copy it again"
     try:
-        return _read_config(verified(path), remedy).sha256
+        return _read_config(verified(path), remedy)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy}") from None
 

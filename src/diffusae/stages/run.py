@@ -5,6 +5,7 @@ begins.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from time import monotonic
@@ -84,6 +85,7 @@ def run(cfg: DictConfig) -> None:
         )
     if unjudged is not None:
         raise unjudged
+    log.info("explore it in the browser: diffusae explore %s", shlex.quote(str(study.directory)))
 
 
 def _unjudged(cfg: DictConfig) -> UserError | None:

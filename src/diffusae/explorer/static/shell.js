@@ -30,7 +30,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
   let answer;
   try {
     answer = await fetch(root + path, {
-      method, signal,
+      method, signal, keepalive: method !== "GET",
       headers: { accept: "application/json", ...(body === undefined ? {} : { "content-type": "application/json" }) },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
@@ -39,7 +39,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
     throw new Error("The explorer does not answer. Is `diffusae explore` still running?");
   }
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(told.error ?? `The explorer answered ${answer.status}.`), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(told.error ?? `The explorer answered ${answer.status}.`), { status: answer.status, told });
   return told;
 }
 

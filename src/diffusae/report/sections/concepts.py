@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,6 +15,7 @@ from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.gallery import Gallery
 from diffusae.concepts.maps import BACKGROUND
 from diffusae.report import pictures
+from diffusae.report.commands import command, text
 from diffusae.report.gathering import Source
 from diffusae.report.pictures import PictureBook
 from diffusae.report.sections import Books, Section, View, asks_something_else
@@ -68,22 +67,9 @@ def steer_command(study: Any, concept: Concept, sae: dict[str, Any], prompt: str
         "sae.k": sae.get("k"),
         "sae.tag": sae.get("tag"),
         "latents": f"[{concept.latent}]",
-        "prompt": _text(prompt),
+        "prompt": text(prompt),
     }
-    words = [f"{key}={value}" for key, value in overrides.items() if value is not None]
-    return " ".join(["diffusae", "steer", *map(_for_shell, words)])
-
-
-def _for_shell(word: str) -> str:
-    """In double quotes where nothing in them means something to a shell: these are easy to read."""
-    if shlex.quote(word) == word or re.search(r'["\\$`!]', word):
-        return shlex.quote(word)
-    return f'"{word}"'
-
-
-def _text(text: str) -> str:
-    """A text as Hydra reads it back unchanged."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
+    return command("steer", overrides)
 
 
 @dataclass(frozen=True)
