@@ -153,7 +153,7 @@ class Explored:
     @shared
     def collected(self) -> CollectedPictures:
         """The list of collected pictures."""
-        return CollectedPictures(self.study.settings)
+        return CollectedPictures(self.study.settings.held_out.activations)
 
 
 def _by_name(others: Sequence[Explored], own: str) -> dict[str, Explored]:

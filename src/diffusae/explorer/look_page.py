@@ -24,7 +24,9 @@ MOST_PICTURES = 48
 
 
 def routes(explored: Explored) -> list[Route]:
-    """The addresses of the page, of the list of collected pictures, and of the names of latents."""
+    """The addresses of the page, of the list of collected pictures, and of what latents are called:
+    by their labels, and by the user's own names.
+    """
 
     def look(request: Request) -> Response:
         return _answer(request, explored, listed=_listed(explored), prompt=first_prompt(explored))
@@ -46,7 +48,8 @@ def routes(explored: Explored) -> list[Route]:
     def labels(request: Request) -> Response:
         name = explored.cell(request.path_params["cell"]).name
         # The cell of the edits: what it loads is kept for a while only.
-        return JSONResponse({"labels": labels_of(explored.generation.preparer.cell(name))})
+        labels = labels_of(explored.generation.preparer.cell(name))
+        return JSONResponse({"labels": labels, "names": _own_names(explored, name)})
 
     return [
         Route("/look/", look),
@@ -122,6 +125,15 @@ def _row_name(cell: OpenCell, among: list[OpenCell]) -> str:
     name = f"{cell.block} {cell.conditioning}"
     several = sum(other.place == cell.place for other in among) > 1
     return f"{name} {cell.settings.cfg.sae.tag}" if several else name
+
+
+def _own_names(explored: Explored, cell: str) -> dict[str, str]:
+    """Latent -> the user's name for it. The start page tells of damaged notes; here they lack."""
+    try:
+        noted = explored.notes.all().get(cell, {})
+    except UserError:
+        return {}
+    return {str(latent): note.name for latent, note in noted.items() if note.name}
 
 
 def labels_of(cell: OpenCell) -> dict[str, list[str]]:
