@@ -3,19 +3,15 @@ other waste both.
 """
 
 import os
-import pickle
 import random
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hydra._internal.sources_registry import SourcesRegistry
-from hydra.core.plugins import Plugins
 from hypothesis import HealthCheck, settings
 
-from diffusae.cli import config_directory
+from kept_configs import keep_configs
 
 torch.set_num_threads(1)
 
@@ -37,23 +33,9 @@ settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _every_file_of_conf_is_read_once():
-    """The tests compose some thousand configs, and Hydra reads thirty files for one: a third of its
-    time.
-    """
-    Plugins.instance()  # which registers the kinds of sources
-    files: Any = SourcesRegistry.instance().resolve("file")
-    read, kept = files.load_config, {}
-
-    def load_config(self: Any, config_path: str) -> Any:
-        if self.path != str(config_directory()):
-            return read(self, config_path)
-        if config_path not in kept:
-            kept[config_path] = pickle.dumps(read(self, config_path))
-        return pickle.loads(kept[config_path])
-
+def _configs_are_kept():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "load_config", load_config)
+        keep_configs(patch)
         yield
 
 

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
+from composing import dictionary_settings
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
-from diffusae.concepts.maps import LabelOverlap
 from diffusae.errors import UserError
 
 GRID = (2, 2)
@@ -31,10 +31,8 @@ def picture(name, left_latent, right_latent, **masks):
 
 
 def build(*pictures, **options):
-    overlap = LabelOverlap(resize="mask_to_grid")
-    return build_dictionary(
-        pictures, d_sae=6, grid=GRID, embedding=Axes(), overlap=overlap, **options
-    )
+    settings = dictionary_settings(resize="mask_to_grid", **options)
+    return build_dictionary(pictures, settings, d_sae=6, grid=GRID, embedding=Axes())
 
 
 PICTURES = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from composing import dictionary_settings
 from diffusae.concepts import dictionary as building
 from diffusae.concepts.dictionary import ConceptDictionary, Picture, build_dictionary
-from diffusae.concepts.maps import LabelOverlap
 from sae.pretend_device import ELSEWHERE, TO_DEVICE, TO_HOST, pretend_device
 
 LABELS = ("cat", "dog", "ufo")
@@ -39,20 +40,19 @@ def pictures(count: int) -> Iterator[Picture]:
         yield f"{number}", (values - 0.7, indices), masks
 
 
-def built(count: int, **options: object) -> ConceptDictionary:
+def built(count: int, *, resize: str = "map_to_mask", **options: Any) -> ConceptDictionary:
     return build_dictionary(
-        pictures(count), d_sae=9, grid=(3, 4), embedding=Axes(), iou_threshold=0.2,
-        **{"overlap": LabelOverlap(), **options},
+        pictures(count), dictionary_settings(iou_threshold=0.2, resize=resize),
+        d_sae=9, grid=(3, 4), embedding=Axes(), **options,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("resize", ["map_to_mask", "mask_to_grid"])
 def test_the_dictionary_is_the_same_on_another_device(resize: str) -> None:
-    overlap = LabelOverlap(resize=resize)  # type: ignore[arg-type]
-    expected = built(10, overlap=overlap)
+    expected = built(10, resize=resize)
     assert len(expected.table) > 9
     with pretend_device():
-        found = built(10, overlap=overlap, device=ELSEWHERE)
+        found = built(10, resize=resize, device=ELSEWHERE)
     pd.testing.assert_frame_equal(found.table, expected.table)
     pd.testing.assert_frame_equal(found.latents, expected.latents)
     assert torch.equal(found.embeddings, expected.embeddings)

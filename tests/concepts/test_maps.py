@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from composing import dictionary_settings
 from diffusae.concepts import maps as maps_module
 from diffusae.concepts.maps import (
     LabelOverlap,
@@ -91,7 +92,8 @@ def test_a_picture_without_masks_has_no_background_either():
 
 def overlap(masks, *, values=VALUES, **options):
     """Of one picture: its latents and their IoU with its masks."""
-    pictures, latents, iou = LabelOverlap(**options)(values[None], INDICES[None], [masks], (2, 2))
+    compared = LabelOverlap(dictionary_settings(**options))
+    pictures, latents, iou = compared(values[None], INDICES[None], [masks], (2, 2))
     assert not pictures.any()
     return latents, iou
 
@@ -109,7 +111,8 @@ def test_every_picture_is_compared_with_its_own_masks_whatever_their_number_and_
     none, large = torch.zeros(0, 1, 1, dtype=torch.bool), torch.zeros(1, 4, 4, dtype=torch.bool)
     large[0, :2, 2:] = True  # the upper right quarter: position 1
     codes = (torch.stack([VALUES] * 3), torch.stack([INDICES] * 3))
-    pictures, latents, iou = LabelOverlap(resize="mask_to_grid")(*codes, [two, none, large], (2, 2))
+    compared = LabelOverlap(dictionary_settings(resize="mask_to_grid"))
+    pictures, latents, iou = compared(*codes, [two, none, large], (2, 2))
     assert pictures.tolist() == [0, 0, 1, 1, 2, 2] and latents.tolist() == [2, 7] * 3
     assert iou.tolist() == [[0, 0], [0.5, 1], [0, 0], [0, 0], [1, 0], [0, 0]]
 
@@ -141,7 +144,7 @@ def test_maps_resized_to_the_mask_overlap_with_a_mask_of_its_size():
 )
 def test_unusable_options_are_refused(options):
     with pytest.raises(UserError):
-        LabelOverlap(**options)
+        dictionary_settings(**options)
 
 
 def test_the_share_of_a_position_counts_pixels_once_however_many_masks_cover_them():

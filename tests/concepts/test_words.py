@@ -69,6 +69,11 @@ def test_a_text_has_the_words_by_which_it_names_a_label():
     assert named == {"dog": {"puppies", "dog"}, "hot dog": {"hot", "dog"}}
 
 
+def test_a_label_that_a_text_names_twice_appears_twice_in_the_order_of_the_text():
+    found = ANIMALS.appearances("a hot dog, a dog and two puppies")
+    assert found == [("hot dog", ["hot", "dog"]), ("dog", ["dog"]), ("dog", ["puppies"])]
+
+
 def test_a_vocabulary_is_the_tuple_of_its_labels():
     assert tuple(ANIMALS) == ANIMALS and isinstance(ANIMALS, tuple)
     assert Vocabulary.of(ANIMALS) is ANIMALS

@@ -76,6 +76,8 @@ def test_the_miniature_stage_fills_the_settings_of_its_parts(world, denoiser):
     shared = {"unet": None, "dit": f"outputs/{world}/seed0"}
     assert cfg.training.parts_from == shared[denoiser]
     assert MiniatureSettings.of(cfg).part == "all"
+    assert cfg.folder == f"{cfg.directory}/folder"  # and not the shipped weights in the package
+    assert cfg.directory.startswith("outputs/")
     assert vars(TrainingSettings.of(cfg)).keys() == cfg.training.keys()
     assert vars(GateSettings.of(cfg)).keys() == cfg.gate.keys()
 

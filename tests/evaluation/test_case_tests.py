@@ -74,7 +74,7 @@ def test_two_sides_differ_by_their_means_and_each_has_an_imagined_thing():
     assert sides.effect == pytest.approx(0.5)
     assert sides.n == 2
     assert sides.negative.effect == pytest.approx(-0.5)
-    assert sides.p_above(0) == pytest.approx(0.1, abs=0.01)  # 1 of 5 choose 3
+    assert sides.negative.p_below(0) == pytest.approx(0.1, abs=0.01)  # 1 of 5 choose 3
     # Three things say little of what a mean in [-1, 1] can be.
     low, high = sides.interval
     assert low < -0.3 and high > 1

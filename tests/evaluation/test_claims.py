@@ -175,7 +175,8 @@ def test_faults_of_a_registration_are_named_together():
     text = "\n".join(faults)
     for part in (
         "claims.alpha=2.0",
-        "claims.stated.a: unknown metric with a table of cases 'compositions'",
+        "claims.stated.a: unknown metric of a claim 'compositions'; known: cohesion, composition,",
+        "Did you mean 'composition'? Metrics of plug-ins cannot be claimed.",
         "claims.stated.b: unknown column of composition 'ious'",
         "claims.stated.b: against is empty",
         "claims.stated.c: unknown cell of the grid 'middle-t0.50-cond'; known: mid-t0.50-cond",

@@ -56,6 +56,12 @@ def test_the_command_reads_gates_and_writes_the_table(monkeypatch, capsys, tmp_p
     assert [row["passed"] for row in kept["dit_seed0"]] == [False, False]
 
 
+def test_a_folder_that_is_not_there_is_not_measured(monkeypatch, capsys, tmp_path):
+    ended = command(monkeypatch, capsys)("miniature", "part=gate", f"directory={tmp_path}")
+    assert ended.code != 0
+    assert f"there is no pipeline folder {tmp_path}/folder to measure" in ended.err
+
+
 def test_what_is_missing_or_damaged_is_said_once(tmp_path):
     with pytest.raises(UserError, match="must be directories of different names"):
         read_gates([])

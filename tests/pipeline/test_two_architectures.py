@@ -22,11 +22,10 @@ LENIENT = [
 ]
 SMALL = [
     "debug=tiny",
-    "prompts.counts.test=40",
-    "prompts.counts.tune=24",
+    "prompts.counts.test=12",
+    "prompts.counts.tune=8",
     "grid.blocks=[mid]",
     "grid.timesteps=[1.0,0.0]",
-    "metrics=[composition,reconstruction]",
     "metrics_at.decisions=[mid-t1.00-cond]",
     "metrics_at.spatial=[mid-t1.00-cond]",
     "metrics_at.global=[mid-t1.00-cond]",
@@ -48,7 +47,8 @@ def test_the_same_experiment_studies_both_models_and_one_page_has_both(tmp_path)
     _open_the_gates(tmp_path / "miniature_dit" / "transformer")
     study = ["experiment=two_architectures", f"paths.outputs={tmp_path}/outputs", *SMALL, *LENIENT]
     source = f"model.source={tmp_path}/${{model.name}}"
-    done = Started("run", "-m", *study, source, f"model={','.join(MODELS)}").ended(timeout=1000)
+    both = ["metrics=[composition,reconstruction]", source, f"model={','.join(MODELS)}"]
+    done = Started("run", "-m", *study, *both).ended(timeout=1000)
     assert done.returncode == 0, done.stderr[-3000:]
     diffusae("compare", *study)
     place = tmp_path / "outputs" / "tiny"

@@ -36,6 +36,7 @@ def text_of(page: str) -> str:
 
 def test_the_page_leads_with_all_verdicts_and_when_they_were_registered(study: FinishedStudy):
     page = render_page(replace(study, judgement=JUDGED))
+    assert JUDGED.scope in page
     sections = re.findall(r'<section id="(\w+)"', page)
     assert sections[0] == "claims"
     text = text_of(page)

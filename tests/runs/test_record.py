@@ -132,6 +132,19 @@ def test_another_run_in_its_place_is_refused_with_the_difference_key_by_key(tmp_
     assert state(tmp_path, determines=DETERMINES, parents=PARENTS) == "finished"
 
 
+def test_other_settings_are_told_before_the_parents_are_asked_for(tmp_path: Path):
+    def unread() -> dict[str, str]:
+        raise AssertionError("the parents were asked for")
+
+    with run(tmp_path):
+        pass
+    with pytest.raises(UserError, match=r"(?s)holds another run of train; .*lr: 0.0001 -> 0.5"):
+        state(tmp_path, determines={**DETERMINES, "lr": 0.5}, parents=unread)
+    with pytest.raises(AssertionError):  # also where there is nothing yet: a parent may be missing
+        state(tmp_path / "none", determines=DETERMINES, parents=unread)
+    assert state(tmp_path, determines=DETERMINES, parents=lambda: PARENTS) == "finished"
+
+
 def test_tuples_and_lists_are_the_same_run(tmp_path: Path):
     with run(tmp_path, determines={"grid": (2, 3)}):
         pass

@@ -141,6 +141,7 @@ def test_claims_without_data_are_not_evaluated_and_say_why(tmp_path):
     assert "no value of success at split=test, method=magic" in b.note
     assert c.note == "spatial at mid-t1.00-cond is not evaluated"
     text = claims_markdown(judgement_of(one))
+    assert "One autoencoder of every cell was judged, of one training seed" in text
     assert "1 of 3 claims hold, 0 fail, 0 are undecided, 2 are not evaluated" in text
     assert "| An object can be moved | holds | +1.000 [" in text
 

@@ -5,6 +5,7 @@ import logging
 import shutil
 from types import SimpleNamespace
 
+import hydra
 import pytest
 
 from composing import compose
@@ -12,11 +13,13 @@ from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
 from diffusae.activations.schema import IMAGES
 from diffusae.backbone.describe import describe
+from diffusae.cli import config_directory
 from diffusae.collecting import collect as collecting
 from diffusae.errors import UserError
 from diffusae.planning import timing
 from diffusae.planning.estimate import estimate
 from diffusae.planning.sizes import bytes_finished
+from diffusae.planning.tables import duration_in_words
 from diffusae.stages import plan as stage
 from diffusae.stages.collect import collect
 from diffusae.study.streams import SEEN_SPLITS
@@ -131,6 +134,29 @@ def test_given_rates_are_all_it_takes_and_nothing_is_loaded(
     assert "train 18 SAEs" in shown
     assert "encoding is assumed no faster than training" in shown
     assert "as if PNG compressed nothing; 1.4 tokens a word" in shown
+
+
+def test_the_pictures_of_claims_are_counted_and_timed_where_that_is_asked_for(
+    tmp_path, unloadable, capsys
+):
+    """270 fresh ones: 256 of `test`, 8 of `dictionary` and 6 of `tune`. Decisions have 3 attributes
+    of 50 captions, without an exchange and with one in 7 windows.
+    """
+    for asked in ("true", "false"):
+        cfg = composed(tmp_path, *GIVEN, "model.steps=25", f"plan.claims={asked}")
+        with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+            stage.plan(cfg)
+        shown = capsys.readouterr().out
+        plan = json.loads((tmp_path / "tiny" / "plan.json").read_text())
+        if asked == "true":
+            rows = {row["metric"]: row for row in plan["claims"]}
+            fresh, decisions = rows["(fresh pictures)"], rows["decisions"]
+            assert fresh["pictures"] == fresh["generations"] == 270
+            assert (decisions["cells"], decisions["pictures"]) == (1, 3 * 50 * (1 + 7))
+            cells = rows["spatial"]["cells"]
+            assert rows["spatial"]["pictures"] == cells * (72 + 8 * 4 * 14 + 64 * 30) > 0
+            assert duration_in_words(270 * 2.0) in shown
+    assert plan["claims"] == [] and "diffusae claims" not in shown
 
 
 def test_further_seeds_are_counted_and_timed_at_the_cells_that_have_them(

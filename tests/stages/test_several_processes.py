@@ -20,21 +20,13 @@ from diffusae.errors import UserError
 from diffusae.runs.metric_log import read_metrics
 from diffusae.runs.record import read_record
 from diffusae.study.study import Study
+from stages import one_stream
 
-CELL = "mid-t1.00-cond-batchtopk-k4"
-COMMAND = [
-    "train", "debug=tiny", "sae=batchtopk", "timestep=early", "block=mid", "conditioning=cond",
-    "trainer.accelerator=cpu", "sae.selection_precision=float32", "sae.dead_after_vectors=100",
-]  # fmt: skip
+CELL = f"{one_stream.CELL}-batchtopk-k4"
 
 
 def command(outputs: Path, name: str, *arguments: str) -> list[str]:
-    where = [
-        f"paths.outputs={outputs}",
-        f"name={name}",
-        f"paths.activations={outputs / 'activations'}",
-    ]
-    return [*COMMAND, *arguments, *where]
+    return one_stream.training(outputs, name, "sae=batchtopk", *arguments)
 
 
 def train(outputs: Path, name: str, *arguments: str) -> Path:

@@ -25,20 +25,18 @@ from diffusae.runs.stop_together import StopTogether
 from diffusae.sae.storage import INDEX_NAME, load_sae
 from diffusae.stages.train import train as train_stage
 from diffusae.study.study import Study
+from stages import one_stream
 
-CELL = "mid-t1.00-cond-k4"
+CELL = f"{one_stream.CELL}-k4"
 COMMAND = [
-    "train", "debug=tiny", "sae=topk", "sae.k=4", "timestep=early", "block=mid",
-    "conditioning=cond", "trainer.accelerator=cpu", "sae.selection_precision=float32",
-    "sae.dead_after_vectors=100", "sae.gradient_clip=0.5", "trainer.validate_every=2",
+    "sae=topk", "sae.k=4", "sae.gradient_clip=0.5", "trainer.validate_every=2",
     "trainer.checkpoint_every=1",
 ]  # fmt: skip
 SHARDED = "trainer.shard_latents=true"
 
 
 def command(outputs: Path, name: str, *arguments: str) -> list[str]:
-    where = [f"paths.outputs={outputs}", f"name={name}"]
-    return [*COMMAND, *arguments, *where, f"paths.activations={outputs / 'activations'}"]
+    return one_stream.training(outputs, name, *COMMAND, *arguments)
 
 
 def as_torchrun(

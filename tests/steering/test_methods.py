@@ -15,8 +15,9 @@ from diffusae.interventions.regions import Region
 from diffusae.metrics.directed import spread
 from diffusae.metrics.global_intervention import GlobalSettings
 from diffusae.metrics.global_intervention import pictures_made as of_global
-from diffusae.metrics.spatial_intervention import SpatialSettings
+from diffusae.metrics.spatial_intervention import SpatialSettings, cases_of
 from diffusae.metrics.spatial_intervention import pictures_made as of_spatial
+from diffusae.prompts.prompt_set import number_prompts
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
 from diffusae.steering.global_directions import _Gains
@@ -114,6 +115,14 @@ def test_every_draw_meets_every_caption_once_in_regions_by_turns():
     tuned = [draws_met("tune", caption=c, region=r, regions=4, draws=10)
              for c in range(3) for r in range(4)]  # fmt: skip
     assert tuned == [[n % 10] for n in range(12)]
+
+
+def test_an_object_is_moved_where_its_caption_names_nothing_else_and_names_it_once():
+    texts = ["a red star with a yellow star", "a red star , sky and sea", "a blue cat at night"]
+    prompts = number_prompts([*(("test", text) for text in texts), ("tune", "a red star")])
+    cases = cases_of(prompts, "test", ("star", "cat", "sky", "sea"), spatial())
+    assert {(case.prompt.text, case.noun) for case in cases} == {("a blue cat at night", "cat")}
+    assert [case.region for case in cases] == list(spatial().regions)
 
 
 def test_draws_are_told_by_their_means():

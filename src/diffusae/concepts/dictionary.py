@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.concepts.maps import LabelOverlap, Mask, label_masks
+from diffusae.concepts.settings import DictionarySettings
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.errors import UserError, together
 from diffusae.files import atomic_path, atomic_write_json, verified
@@ -96,8 +97,12 @@ class ConceptDictionary:
         atomic_write_json(directory / "dictionary.json", head)
 
     @classmethod
-    def load(cls, directory: Path | str) -> ConceptDictionary:
+    def load(cls, directory: Path | str, *, top_pictures: bool = True) -> ConceptDictionary:
         """Read what `save` wrote.
+
+        Args:
+            top_pictures: False leaves out `top_images` and `top_values`, which take most of the
+                time and of the memory.
 
         Raises:
             UserError: a file is missing, unreadable or of another format, or contradicts another.
@@ -113,10 +118,12 @@ class ConceptDictionary:
                     raise UserError(
                         f"it has format {head.format_version}, expected {FORMAT_VERSION}"
                     )
+            without = () if top_pictures else _TOP
+            kinds = {name: kind for name, kind in _LATENT_COLUMNS.items() if name not in without}
             latents = read_table(
-                verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy
+                verified(directory / "latents.parquet"), kinds, remedy=remedy, without=without
             )
-            for column in ("top_images", "top_values"):
+            for column in _TOP if top_pictures else ():
                 latents[column] = [list(row) for row in latents[column]]
             table = read_table(
                 verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy
@@ -176,19 +183,16 @@ _LATENT_COLUMNS: Mapping[str, Kind] = {
     "top_images": "texts",
     "top_values": "numbers",
 }
+_TOP = ("top_images", "top_values")
 
 
 def build_dictionary(
     pictures: Iterable[Picture],
+    settings: DictionarySettings,
     *,
     d_sae: int,
     grid: tuple[int, int],
     embedding: WordEmbedding,
-    overlap: LabelOverlap,
-    iou_threshold: float = 0.5,
-    min_count: int = 1,
-    minimum_area: float = 0.0,
-    include_background: bool = True,
     n_top: int = 20,
     device: torch.device | str = "cpu",
 ) -> ConceptDictionary:
@@ -198,25 +202,19 @@ def build_dictionary(
         pictures: (image id, (values [P, k], indices [P, k]), masks: noun -> bool [H, W]), with one
             P and k. A picture without masks counts for the statistics of the latents, but not for
             labels.
-        overlap: compares maps with masks.
-        iou_threshold: a label is gained above this; 0.5 in the paper.
-        min_count: a latent keeps a label that it gained in at least this many pictures (*open*).
-        minimum_area: masks smaller than this share of the picture are left out (*open*).
-        include_background: add the label "background": all that no mask covers. (The paper's tagger
-            names skies and grass.)
+        settings: how latents gain their labels.
         n_top: top pictures kept for each latent.
         device: where maps and masks are compared, some pictures at once. A GPU may round maps and
             sums in another way than a CPU.
 
     Raises:
-        UserError: a setting out of range, or no pictures.
+        UserError: there are no pictures.
     """
-    if not 0 <= iou_threshold < 1:
-        raise UserError(f"iou_threshold={iou_threshold} must lie in [0, 1); the paper has 0.5")
-    if min_count < 1:
-        raise UserError(f"min_count={min_count} must be at least 1; raise it")
-    if not 0 <= minimum_area < 1:
-        raise UserError(f"minimum_area={minimum_area} is a share: it must lie in [0, 1); lower it")
+    areas: dict[str, Any] = {
+        "minimum_area": settings.minimum_area,
+        "include_background": settings.include_background,
+    }
+    overlap = LabelOverlap(settings)
     statistics = LatentStatistics(d_sae, grid, n_top=n_top, device=device)
     gained: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
     n_annotated = 0
@@ -225,16 +223,10 @@ def build_dictionary(
         image_ids, codes, masks = zip(*batch, strict=True)
         values, indices = (torch.stack(part).to(device) for part in zip(*codes, strict=True))
         statistics.add(image_ids, values, indices)
-        labels, stacks = zip(
-            *(
-                label_masks(one, minimum_area=minimum_area, include_background=include_background)
-                for one in masks
-            ),
-            strict=True,
-        )
+        labels, stacks = zip(*(label_masks(one, **areas) for one in masks), strict=True)
         n_annotated += sum(map(bool, labels))
         numbers, latents, iou = overlap(values, indices, stacks, grid)
-        rows, which = torch.nonzero(iou > iou_threshold, as_tuple=True)
+        rows, which = torch.nonzero(iou > settings.iou_threshold, as_tuple=True)
         found = (numbers[rows], latents[rows], which, iou[rows, which])
         for number, latent, label, value in zip(*(one.tolist() for one in found), strict=True):
             gained[latent, labels[number][label]].append(value)
@@ -242,7 +234,7 @@ def build_dictionary(
         raise UserError(
             "there are no pictures to build a dictionary from; collect held-out pictures first"
         )
-    table = _label_table(gained, min_count=min_count)
+    table = _label_table(gained, min_count=settings.min_count)
     known, label_embeddings = embed_labels(embedding, sorted(set(table["label"])))
     embedded_latents, embeddings = _concept_embeddings(table, known, label_embeddings)
     facts = {
@@ -253,13 +245,12 @@ def build_dictionary(
         "n_labelled_latents": len(set(table["latent"].tolist())),
         "labels_without_embedding": sorted(set(table["label"]) - set(known)),
         "embedding": embedding.name,
-        "activation_threshold": overlap.activation_threshold,
-        "map_scaling": overlap.scaling,
-        "map_resize": overlap.resize,
-        "iou_threshold": iou_threshold,
-        "min_count": min_count,
-        "minimum_area": minimum_area,
-        "include_background": include_background,
+        "activation_threshold": settings.activation_threshold,
+        "map_scaling": settings.scaling,
+        "map_resize": settings.resize,
+        "iou_threshold": settings.iou_threshold,
+        "min_count": settings.min_count,
+        **areas,
     }
     latents_table = statistics.table()
     latents_table["purity"] = _purity(table, d_sae)

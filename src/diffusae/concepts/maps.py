@@ -8,7 +8,7 @@ codes are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from diffusae.concepts.settings import MapResize, MapScaling
-from diffusae.errors import UserError, unknown
+from diffusae.concepts.settings import DictionarySettings, MapScaling
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]] | Tensor
 
@@ -118,34 +117,12 @@ def label_masks(
 class LabelOverlap:
     """IoU of every active latent's map with every label's mask in a picture (Emergence, section 4).
 
-    Args:
-        activation_threshold: a scaled map is active above it. 0.1 in the paper.
-        scaling: "max" or "minmax", see `scale_maps`.
-        resize: "map_to_mask": scaled maps are interpolated to the masks' size, then cut;
-            "mask_to_grid": masks are averaged to the grid, and maps cut on it. *Open* in the paper.
-
-    Raises:
-        UserError: a threshold outside [0, 1), an unknown option.
+    `settings` say how a map is scaled, where it is cut, and on which of the two grids both are
+    compared.
     """
 
-    def __init__(
-        self,
-        *,
-        activation_threshold: float = 0.1,
-        scaling: MapScaling = "max",
-        resize: MapResize = "map_to_mask",
-    ) -> None:
-        if not 0 <= activation_threshold < 1:
-            raise UserError(
-                f"activation_threshold={activation_threshold} must lie in [0, 1); the paper has 0.1"
-            )
-        if scaling not in get_args(MapScaling):
-            raise unknown("map scaling", scaling, get_args(MapScaling))
-        if resize not in get_args(MapResize):
-            raise unknown("map resize", resize, get_args(MapResize))
-        self.activation_threshold = activation_threshold
-        self.scaling: MapScaling = scaling
-        self.resize: MapResize = resize
+    def __init__(self, settings: DictionarySettings) -> None:
+        self._settings = settings
 
     def __call__(
         self,
@@ -161,7 +138,7 @@ class LabelOverlap:
         once.
         """
         pictures, latents, maps = activation_maps(values, indices, grid)
-        maps = scale_maps(maps, self.scaling)
+        maps = scale_maps(maps, self._settings.scaling)
         pixels = torch.cat([stack.flatten() for stack in masks]).to(values.device)
         counts = torch.bincount(pictures, minlength=len(masks)).tolist()
         iou = maps.new_zeros(len(latents), max(map(len, masks)))
@@ -182,11 +159,11 @@ class LabelOverlap:
     ) -> Float[Tensor, "active labels"]:
         """Of one picture, as one matrix product, or some where its maps would take much memory."""
         size = (masks.shape[1], masks.shape[2])
-        if self.resize == "mask_to_grid":
+        if self._settings.resize == "mask_to_grid":
             masks, size = masks_to_grid(masks, grid), grid
-        flat = masks.flatten(1)
+        flat, cut = masks.flatten(1), self._settings.activation_threshold
         parts = [
-            iou_matrix((resize_maps(part, size) > self.activation_threshold).flatten(1), flat)
+            iou_matrix((resize_maps(part, size) > cut).flatten(1), flat)
             for part in maps.split(max(1, _PIXELS_AT_ONCE // flat.shape[1]))
         ]
         return torch.cat(parts)

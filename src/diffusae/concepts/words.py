@@ -50,7 +50,7 @@ _IRREGULAR = {
 _MEN = re.compile(r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)(?<!talis)(?<!otto)man$")
 _PREPOSITIONS = frozenset({"of", "in", "with", "on", "for"})
 _COUNTS = {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
-_BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
+BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
 """Words that may stand before a tag without changing its meaning."""
 
 
@@ -175,7 +175,7 @@ class Vocabulary(tuple[str, ...]):
         while words:
             if (label := self._meant.get(tuple(words))) is not None:
                 return label
-            if words[0] not in _BEFORE and not words[0].isdigit():
+            if words[0] not in BEFORE and not words[0].isdigit():
                 return None
             words = words[1:]
         return None
@@ -192,17 +192,26 @@ class Vocabulary(tuple[str, ...]):
 
     def named_in(self, text: str) -> dict[str, set[str]]:
         """Each label that a text names -> its words in the text, as `normal_words` gives them."""
-        words = normal_words(text)
         named: dict[str, set[str]] = {}
-        place = 0
+        for label, words in self.appearances(text):
+            named.setdefault(label, set()).update(words)
+        return named
+
+    def appearances(self, text: str) -> list[tuple[str, list[str]]]:
+        """The labels that a text names and their words in it, in its order, repetitions included.
+
+        Example: "a red star with a yellow star" gives "star" twice.
+        """
+        words, place = normal_words(text), 0
+        found: list[tuple[str, list[str]]] = []
         while place < len(words):
             # The longest name that begins here wins; the search goes on behind it.
             for length in range(min(self._longest, len(words) - place), 0, -1):
                 name = words[place : place + length]
                 if (label := self._meant.get(tuple(name))) is not None:
-                    named.setdefault(label, set()).update(name)
+                    found.append((label, name))
                     place += length
                     break
             else:
                 place += 1
-        return named
+        return found

@@ -49,7 +49,7 @@ class Differences:
         other: the values on the other side, of other things; None: `own` are differences.
         span: the least and the greatest value of `own`, and of `other`, that is possible.
         cases: what the values were made of.
-        test: by which "more" is tested against 0; None: by the bound alone.
+        test: by which it is tested against 0; None: by the bound alone.
         seed: of the draws.
     """
 
@@ -102,17 +102,14 @@ class Differences:
         return -float(np.quantile(self.negative.bounds, 0.975)), high
 
     def p_below(self, margin: float) -> float:
-        """Of "the mean is `margin` or more"."""
+        """Of "the mean is `margin` or more"; of 0 by the `test`."""
+        if margin == 0 and self.test is not None:
+            if self.other is not None:
+                return shuffled(self.other, self.own, seed=self.seed)
+            own = self.negative.own
+            return mcnemar(own) if self.test == "mcnemar" else sign_flip(own, seed=self.seed)
         below = int(np.searchsorted(self.bounds, margin - 1e-12))
         return (1 + len(self.bounds) - below) / (1 + len(self.bounds))
-
-    def p_above(self, margin: float) -> float:
-        """Of "the mean is `margin` or less"; of 0 by the `test`."""
-        if margin != 0 or self.test is None:
-            return self.negative.p_below(-margin)
-        if self.other is not None:
-            return shuffled(self.own, self.other, seed=self.seed)
-        return mcnemar(self.own) if self.test == "mcnemar" else sign_flip(self.own, seed=self.seed)
 
 
 def _weighted(values: Values, rng: np.random.Generator) -> Values:

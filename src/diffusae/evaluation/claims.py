@@ -250,10 +250,13 @@ def p_values(claim: Claim, compared: Compared) -> tuple[float, float, str]:
     claim.
     """
     turned = _turned(claim, compared)
-    holds = {name: _holds(claim, one) for name, one in turned.items()}
-    fails = min(_fails(claim, one) for one in turned.values())
+    holds, fails = {}, []
+    for name, one in turned.items():
+        holding, failing = _bounds(claim, one)
+        holds[name] = max(side.p_below(bound) for side, bound in holding)
+        fails += [side.p_below(bound) for side, bound in failing]
     hardest = max(holds, key=lambda name: (holds[name], -_lead(claim, turned[name])))
-    return holds[hardest], min(1.0, fails * len(turned)), hardest
+    return holds[hardest], min(1.0, min(fails) * len(fails)), hardest
 
 
 def _turned(claim: Claim, compared: Compared) -> Compared:
@@ -270,39 +273,32 @@ def _lead(claim: Claim, one: Differences) -> float:
     return -one.effect if claim.expects == "no_more" else one.effect
 
 
-def _holds(claim: Claim, one: Differences) -> float:
-    if claim.expects in ("more", "less"):
-        return one.p_above(0)
-    below = one.p_below(claim.margin)
-    return max(below, one.negative.p_below(claim.margin)) if claim.expects == "alike" else below
+Bounds = Sequence[tuple[Differences, float]]
+"""Differences, and what each of them is to lie below."""
 
 
-def _fails(claim: Claim, one: Differences) -> float:
+def _bounds(claim: Claim, one: Differences) -> tuple[Bounds, Bounds]:
+    """What shows that a claim holds, all of it together, and what shows that it fails, any of it.
+    "less" is turned already.
+    """
+    above, below = (one.negative, 0.0), (one, claim.margin)
     if claim.expects in ("more", "less"):
-        return one.p_below(claim.margin)
-    above = one.p_above(0)
-    return min(1.0, 2 * min(above, one.negative.p_above(0))) if claim.expects == "alike" else above
+        return [above], [below]
+    if claim.expects == "no_more":
+        return [below], [above]
+    return [below, (one.negative, claim.margin)], [above, (one, 0.0)]
 
 
 def _needed(claim: Claim, compared: Compared, *, level: float, power: float) -> int | None:
     """The fewest pictures that would decide a claim in either way, at the first step of Holm."""
 
-    def n(one: Differences, margin: float) -> float:
-        return needed(one, margin, level=level, power=power)
+    def n(bounds: Bounds) -> list[float]:
+        return [needed(one, bound, level=level, power=power) for one, bound in bounds]
 
-    holding, failing = [], []
-    for one in _turned(claim, compared).values():
-        above, below = n(one.negative, 0), n(one, claim.margin)
-        if claim.expects in ("more", "less"):
-            holding.append(above)
-            failing.append(below)
-        elif claim.expects == "no_more":
-            holding.append(below)
-            failing.append(above)
-        else:
-            holding.append(max(below, n(one.negative, claim.margin)))
-            failing.append(min(above, n(one, 0)))
-    least = min(max(holding), min(failing))
+    shown = [_bounds(claim, one) for one in _turned(claim, compared).values()]
+    holding = max(max(n(holds)) for holds, _ in shown)
+    failing = min(min(n(fails)) for _, fails in shown)
+    least = min(holding, failing)
     return int(least) if least <= MOST_NEEDED else None
 
 
@@ -392,7 +388,8 @@ def _claim_faults(claim: Claim, cells: Sequence[str]) -> Iterable[str]:
         if cell.key not in cells
     )
     if claim.metric not in TABLES:
-        yield str(unknown("metric with a table of cases", claim.metric, TABLES))
+        wrong = unknown("metric of a claim", claim.metric, TABLES)
+        yield f"{wrong} Metrics of plug-ins cannot be claimed."
         return
     table = TABLES[claim.metric]
     columns = [claim.column, *(one.column for one in claim.against.values() if one.column)]

@@ -91,6 +91,11 @@ class Restyled:
     similarity: float
     kept: bool
 
+    @property
+    def success(self) -> bool:
+        """The paper's success."""
+        return self.rose
+
 
 def restyled(
     target: int,

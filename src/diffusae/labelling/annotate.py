@@ -28,10 +28,8 @@ def annotated(study: Study) -> bool:
     Raises:
         UserError: those of another annotator are in their place.
     """
-    return (
-        state(study.annotations, determines=_determines(study), parents=_parents(study))
-        == "finished"
-    )
+    known = state(study.annotations, determines=_determines(study), parents=lambda: _parents(study))
+    return known == "finished"
 
 
 @tells_memory("annotation", "annotator.batch_size")

@@ -15,7 +15,6 @@ from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import TextEncoderEmbedding, WordEmbedding
 from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_latents
-from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.montage import montage
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.devices import default_device
@@ -36,9 +35,8 @@ def labelled(study: Study) -> bool:
     """Whether this very labelling is finished; `UserError` where another one's result is in its
     place.
     """
-    return (
-        state(study.concepts, determines=_determines(study), parents=_parents(study)) == "finished"
-    )
+    known = state(study.concepts, determines=_determines(study), parents=lambda: _parents(study))
+    return known == "finished"
 
 
 def word_embedding(study: Study, node: DictConfig | None = None) -> WordEmbedding:
@@ -83,20 +81,12 @@ def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> N
         codes = {
             i: (v, x) for i, v, x in zip(split.image_ids, split.values, split.indices, strict=True)
         }
-        dictionary: ConceptDictionary = build_dictionary(
+        dictionary = build_dictionary(
             ((image_id, pair, masks[image_id]) for image_id, pair in codes.items()),
+            settings,
             d_sae=sae.d_sae,
             grid=source.grid,
             embedding=embedding,
-            overlap=LabelOverlap(
-                activation_threshold=settings.activation_threshold,
-                scaling=settings.scaling,
-                resize=settings.resize,
-            ),
-            iou_threshold=settings.iou_threshold,
-            min_count=settings.min_count,
-            minimum_area=settings.minimum_area,
-            include_background=settings.include_background,
             device=default_device(),
         )
         dictionary.save(study.concepts)

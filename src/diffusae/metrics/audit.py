@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from diffusae.concepts.dictionary import ConceptDictionary, build_dictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
-from diffusae.concepts.maps import LabelOverlap
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.concepts.statistics import LatentStatistics
 from diffusae.devices import default_device
@@ -133,18 +132,10 @@ def _dictionary(
     coded = zip(pictures.image_ids, values, indices, pictures.seen, strict=True)
     return build_dictionary(
         ((image_id, (v, i), seen.masks) for image_id, v, i, seen in coded),
+        settings,
         d_sae=subject.d_sae,
         grid=subject.grid,
         embedding=words,
-        overlap=LabelOverlap(
-            activation_threshold=settings.activation_threshold,
-            scaling=settings.scaling,
-            resize=settings.resize,
-        ),
-        iou_threshold=settings.iou_threshold,
-        min_count=settings.min_count,
-        minimum_area=settings.minimum_area,
-        include_background=settings.include_background,
     )
 
 

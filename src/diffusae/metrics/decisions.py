@@ -318,6 +318,12 @@ def _determines(study: Study, _settings: DecisionSettings) -> dict[str, Any]:
     return {"model": source_determines(study), "prompts": prompts_hash(test)}
 
 
+def pictures_made(settings: DecisionSettings) -> int:
+    """How many pictures the metric takes at most: as many as if no caption named two attributes."""
+    captions = len(settings.words) * settings.captions
+    return len(settings.placements) * captions * (1 + len(settings.tried))
+
+
 METRIC = Metric(
     name="decisions",
     title="When does the model decide what the picture shows?",
@@ -327,6 +333,7 @@ METRIC = Metric(
     made_from=(),
     needs="captions",
     judges=True,
+    made=pictures_made,
     faults=_stepless,
     determines=_determines,
 )

@@ -1,12 +1,12 @@
-"""What the metrics share whose edits have directions: settings, means over pictures, and what
-explains their figures.
+"""What the metrics share whose edits have directions: settings, outcomes, means over pictures, and
+what explains their figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,61 @@ from diffusae.evaluation.proportion import share
 from diffusae.evaluation.result import Estimate, bootstrap_mean
 from diffusae.interventions.windows import OWN_T, window_at, window_name
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.report.before_after import Kept
 from diffusae.steering.edited import EditedPictures, Place
-from diffusae.steering.methods import METHODS, OWN, Form
+from diffusae.steering.methods import METHODS, OWN, Form, draws_met
+from diffusae.steering.protocol import Split
 from diffusae.study.study import Study
 
 VERSION = 2
 """Of the rows: since 2, the figure is of the paper's own method."""
+UNEDITED = "no_edit"
+"""The method of a picture without an edit."""
+SPLITS: tuple[Split, ...] = ("tune", "test")
+
+
+class Case(Protocol):
+    """What is to happen to the picture of a prompt."""
+
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+class Judgement(Protocol):
+    """Whether it happened; a dataclass whose fields are columns of the table of cases."""
+
+    @property
+    def success(self) -> bool: ...
+
+
+C = TypeVar("C", bound=Case)
+J = TypeVar("J", bound=Judgement)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome(Generic[C, J]):
+    """What one method made of one case at one strength, in one draw of its direction."""
+
+    method: str
+    draw: int
+    strength: float
+    case: C
+    judged: J
+    picture: np.ndarray
+
+    def kept(self, case: str) -> Kept:
+        """The picture as an example of a case that is named so."""
+        prompt, success = self.case.prompt, self.judged.success
+        whose = case, prompt.image_id, prompt.text
+        return Kept(*whose, self.method, self.strength, success, self.picture)
+
+
+def first_draws(outcomes: Sequence[Outcome[C, J]]) -> list[Outcome[C, J]]:
+    """Of the outcomes of a case, the first one of every method."""
+    first: dict[str, Outcome[C, J]] = {}
+    for outcome in outcomes:
+        first.setdefault(outcome.method, outcome)
+    return list(first.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +108,14 @@ class DirectedSettings(InterventionSettings):
     def draws(self, method: str) -> int:
         """How many directions a method has."""
         return self.random_draws if method == "random_latent" else 1
+
+    def draws_met(
+        self, method: str, split: Split, *, caption: int, region: int = 0, regions: int = 1
+    ) -> Sequence[int]:
+        """The draws of a method that meet a case; a single one meets all."""
+        if (draws := self.draws(method)) == 1:
+            return [0]
+        return draws_met(split, caption=caption, region=region, regions=regions, draws=draws)
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -106,10 +163,11 @@ class DirectedSettings(InterventionSettings):
             },
         }
 
-    def case_columns(
-        self, study: Study, prompt: Prompt, *, split: str, edit: str, region: str
+    def columns(
+        self, study: Study, outcome: Outcome[Any, Any], *, split: str, edit: str, region: str
     ) -> dict[str, Any]:
-        """The columns that the tables of all interventions share, but for method and outcome."""
+        """The columns of an edited picture that all interventions share, and its judgement."""
+        prompt = outcome.case.prompt
         return {
             "split": split,
             "image_id": prompt.image_id,
@@ -119,6 +177,12 @@ class DirectedSettings(InterventionSettings):
             "sae_t": float(study.cell.t),
             "edit": edit,
             "region": region,
+            "method": outcome.method,
+            "form": self.methods.get(outcome.method, ""),
+            "draw": outcome.draw,
+            "strength": outcome.strength,
+            "success": outcome.judged.success,
+            **vars(outcome.judged),
         }
 
 

@@ -62,7 +62,8 @@ def evaluated(study: Study) -> bool:
     place.
     """
     directory = study.evaluation(metric_of(study).name)
-    return state(directory, determines=_determines(study), parents=_parents(study)) == "finished"
+    known = state(directory, determines=_determines(study), parents=lambda: _parents(study))
+    return known == "finished"
 
 
 @tells_memory("evaluation", "evaluation.batch_size", "model.batch_size", "prompts.counts.test")

@@ -14,12 +14,11 @@ import pandas as pd
 from diffusae.errors import UserError
 from diffusae.evaluation.perceptual_distance import PerceptualDistance
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
-from diffusae.metrics.directed import VERSION, mean_over, spread
+from diffusae.metrics.directed import SPLITS, UNEDITED, VERSION, mean_over, spread
 from diffusae.metrics.metric import Beside, Embedding, Metric, unguided
 from diffusae.metrics.restyling import (
     FEATURE_DISTANCE,
     LPIPS,
-    UNEDITED,
     GlobalSettings,
     Restyler,
     StyleOutcome,
@@ -43,7 +42,6 @@ from diffusae.table_files import write_table
 
 ENDING = "_together"
 """What the names of rows end in where several blocks are edited."""
-SPLITS: tuple[Split, ...] = ("tune", "test")
 
 
 def global_rows(study: Study, settings: GlobalSettings, _embedding: Embedding) -> list[Result]:
@@ -110,7 +108,7 @@ def _prompts(study: Study, split: Split, settings: GlobalSettings) -> list[Promp
 def _rise(outcomes: Sequence[StyleOutcome]) -> float:
     """Scores that rose and targets that were reached, both alike."""
     rose, reached = (
-        float(np.mean([getattr(o.restyled, field) for o in outcomes] or [0.0]))
+        float(np.mean([getattr(o.judged, field) for o in outcomes] or [0.0]))
         for field in ("rose", "reached")
     )
     return (rose + reached) / 2

@@ -35,7 +35,7 @@ _HERE = {
 }
 """To add a metric to this package: one line here, its module beside this one, and its YAML file."""
 
-COUNTED = frozenset({"spatial", "global", "global_together"})
+COUNTED = frozenset({"spatial", "global", "global_together", "decisions"})
 """Those of this package that count the pictures they make (`Metric.made`), so that `plan` imports
 no other.
 """

@@ -13,16 +13,15 @@ from diffusae.evaluation.intervention_success import FeatureDistance, Restyled, 
 from diffusae.evaluation.perceptual_distance import Net, PerceptualDistance
 from diffusae.evaluation.structural_similarity import structural_similarity
 from diffusae.interventions.edits import Change
-from diffusae.metrics.directed import DirectedSettings
+from diffusae.metrics.directed import UNEDITED, DirectedSettings, Outcome, first_draws
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept
 from diffusae.steering.edited import EditedPictures, Trial
 from diffusae.steering.global_directions import BlockDirections, Factors
-from diffusae.steering.methods import GlobalForm, draws_met
+from diffusae.steering.methods import GlobalForm
 from diffusae.steering.protocol import Split, Strengths, Tested
 from diffusae.study.study import Study
 
-UNEDITED = "no_edit"
 FEATURE_DISTANCE, LPIPS = "feature_distance", "lpips"
 
 Distance = Callable[[np.ndarray, np.ndarray], Sequence[float]]
@@ -60,18 +59,7 @@ class StyleCase:
     target: str
 
 
-@dataclass(frozen=True, eq=False)
-class StyleOutcome:
-    """What one method made of one case at one strength, in one draw of its direction."""
-
-    method: str
-    draw: int
-    strength: float
-    case: StyleCase
-    restyled: Restyled
-    picture: np.ndarray
-
-
+StyleOutcome = Outcome[StyleCase, Restyled]
 StyleTest = Tested[tuple[str, str], StyleOutcome]
 """By method and factor."""
 
@@ -116,7 +104,7 @@ class Restyler:
             for case in sorted(cases, key=lambda case: order[case.prompt.image_id])
             for (method, factor), tried in strengths.items()
             if factor == case.factor and self._has_direction(method, case)
-            for draw in self._draws(method, split, order[case.prompt.image_id])
+            for draw in self.settings.draws_met(method, split, caption=order[case.prompt.image_id])
             for strength in tried
         ]
         for block in self.edited:
@@ -135,11 +123,6 @@ class Restyler:
                 jobs, made, alike, strict=True
             )
         ]
-
-    def _draws(self, method: str, split: Split, caption: int) -> Sequence[int]:
-        """The draws of a method that meet a caption."""
-        draws = self.settings.draws(method)
-        return draws_met(split, caption=caption, region=0, regions=1, draws=draws)
 
     def _has_direction(self, method: str, case: StyleCase) -> bool:
         return all((method, case.factor, case.target) in b.directions for b in self.edited)
@@ -185,20 +168,9 @@ class Restyler:
         return table
 
     def _row(self, study: Study, split: str, outcome: StyleOutcome) -> dict[str, Any]:
-        case = outcome.case
-        shared = self.settings.case_columns(
-            study, case.prompt, split=split, edit=case.factor, region="whole"
-        )
-        edit = {
-            "method": outcome.method,
-            "form": self.settings.methods[outcome.method],
-            "draw": outcome.draw,
-            "factor": case.factor,
-            "target": case.target,
-            "strength": outcome.strength,
-            "success": outcome.restyled.rose,
-        }
-        return shared | edit | vars(outcome.restyled)
+        factor, target = outcome.case.factor, outcome.case.target
+        shared = self.settings.columns(study, outcome, split=split, edit=factor, region="whole")
+        return shared | {"factor": factor, "target": target}
 
 
 def examples_of(
@@ -212,8 +184,9 @@ def examples_of(
         by_factor.setdefault(outcome.case.factor, {}).setdefault(outcome.case, []).append(outcome)
     for cases in by_factor.values():
         for case, outcomes in list(cases.items())[:count]:
-            whose = case.target, case.prompt.image_id, case.prompt.text
-            yield Kept(*whose, UNEDITED, 0.0, False, before[case.prompt.image_id][0])
-            first = {one.method: one for one in reversed(outcomes)}
-            for one in reversed(first.values()):
-                yield Kept(*whose, one.method, one.strength, one.restyled.rose, one.picture)
+            unedited = before[case.prompt.image_id][0]
+            yield Kept(
+                case.target, case.prompt.image_id, case.prompt.text, UNEDITED, 0.0, False, unedited
+            )
+            for outcome in first_draws(outcomes):
+                yield outcome.kept(case.target)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.schema import Cell
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import together, unknown
+from diffusae.evaluation.claims import Registration
 from diffusae.evaluation.settings import StabilitySettings
 from diffusae.interventions.windows import window_at
+from diffusae.metrics.directed import DirectedSettings
 from diffusae.metrics.evaluate import evaluation_faults
 from diffusae.metrics.registry import may_count, metric, names
 from diffusae.study.resolvers import expand_home
@@ -106,20 +108,48 @@ def made_anew(study: Study) -> list[MadeAnew]:
     """
     everywhere, somewhere = _plain(study.cfg, "metrics"), _plain(study.cfg, "metrics_at")
     own = _plain(study.cfg, "metric_settings")
-    steps = ModelSettings.of(study.cfg).steps
     rows = []
     for name in dict.fromkeys([*everywhere, *somewhere]):
-        if not may_count(name) or (made := metric(name).made) is None:
-            continue
         keys = [cell.key for cell in study.grid] if name in everywhere else somewhere[name] or []
-        cells = [cell for cell in study.grid if cell.key in keys]
-        cfg = compose("evaluate", overrides=[f"evaluation={name}"])
-        cfg.evaluation.merge_with(dict(own.get(name) or {}))
-        settings = metric(name).settings.of(cfg)
-        pictures = made(settings)
-        shares = sum(window_at(cell.t)[0] for cell in cells) * (settings.steps or steps) / steps
-        rows.append(MadeAnew(name, len(cells), pictures * len(cells), pictures * shares))
+        moments = [cell.t for cell in study.grid if cell.key in keys]
+        rows += _counted(study, name, moments, own.get(name) or {})
     return rows
+
+
+def made_for_claims(study: Study, claims: Registration) -> list[MadeAnew]:
+    """What the metrics of registered claims make, beside the fresh pictures."""
+    cells: dict[str, dict[str, float]] = {}
+    for claim in claims.stated.values():
+        cells.setdefault(claim.metric, {}).update((cell.key, cell.t) for cell in claim.cells)
+    return [
+        row
+        for name, moments in cells.items()
+        for row in _counted(
+            study, name, list(moments.values()), claims.settings.get(name) or {},
+            option=claims.options.get(name),
+        )
+    ]  # fmt: skip
+
+
+def _counted(
+    study: Study,
+    name: str,
+    moments: Sequence[float],
+    own: Mapping[str, Any],
+    *,
+    option: str | None = None,
+) -> Iterator[MadeAnew]:
+    """What a metric makes at cells of these moments; nothing where it does not count it."""
+    if not may_count(name) or (made := metric(name).made) is None:
+        return
+    cfg = compose("evaluate", overrides=[f"evaluation={option or name}"])
+    cfg.evaluation.merge_with(dict(own))
+    settings, steps = metric(name).settings.of(cfg), ModelSettings.of(study.cfg).steps
+    pictures = made(settings)
+    edited = isinstance(settings, DirectedSettings)  # from the window of the cell's moment on
+    whole = sum(window_at(t)[0] if edited else 1.0 for t in moments)
+    share = (settings.steps or steps) / steps
+    yield MadeAnew(name, len(moments), pictures * len(moments), pictures * whole * share)
 
 
 def _plain(cfg: DictConfig, name: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError
 from diffusae.evaluation.intervention_success import Moved, moved
 from diffusae.evaluation.result import NO_DATA, Estimate, Result
 from diffusae.interventions.edits import Change
 from diffusae.interventions.regions import Region
-from diffusae.metrics.composition import nouns_in
-from diffusae.metrics.directed import VERSION, DirectedSettings, mean_over, spread
+from diffusae.metrics.directed import (
+    SPLITS,
+    UNEDITED,
+    VERSION,
+    DirectedSettings,
+    Outcome,
+    first_draws,
+    mean_over,
+    spread,
+)
 from diffusae.metrics.metric import Embedding, Metric, unguided
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.before_after import Kept, save_examples
@@ -29,16 +38,13 @@ from diffusae.report.study import TARGET_REGION
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
 from diffusae.steering.edited import EditedPictures, Trial
-from diffusae.steering.methods import OWN, SpatialForm, draws_met
+from diffusae.steering.methods import OWN, SpatialForm
 from diffusae.steering.protocol import Split, Strengths, Tested, tune_choose_test
 from diffusae.steering.spatial_directions import Directions, directions_of
 from diffusae.study.study import Study, build
 from diffusae.table_files import write_table
 
 log = logging.getLogger(__name__)
-
-UNEDITED = "no_edit"
-SPLITS: tuple[Split, ...] = ("tune", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +70,7 @@ class SpatialCase:
     region: str
 
 
-@dataclass(frozen=True, eq=False)
-class SpatialOutcome:
-    """What one method made of one case at one strength, in one draw of its direction."""
-
-    method: str
-    draw: int
-    strength: float
-    case: SpatialCase
-    moved: Moved
-    picture: np.ndarray
-
-
+SpatialOutcome = Outcome[SpatialCase, Moved]
 SpatialTest = Tested[str, SpatialOutcome]
 
 
@@ -113,12 +108,10 @@ def cases_of(
     Raises:
         UserError: the split has no such prompt.
     """
-    named = [
-        (prompt, nouns_in(prompt.text, vocabulary)) for prompt in prompts if prompt.split == split
-    ]
-    single = [(prompt, nouns[0]) for prompt, nouns in named if len(nouns) == 1][
-        : settings.prompts(split)
-    ]
+    words = Vocabulary.of(vocabulary)
+    named = [(one, words.appearances(one.text)) for one in prompts if one.split == split]
+    single = [(one, nouns[0][0]) for one, nouns in named if len(nouns) == 1]
+    single = single[: settings.prompts(split)]
     if not single:
         raise UserError(
             f"no prompt of split {split!r} names exactly one object that the annotator knows; give"
@@ -192,11 +185,10 @@ class _Mover:
 
     def _draws(self, method: str, split: Split, number: int) -> Sequence[int]:
         """The draws of a method that meet the case of this number."""
-        if (draws := self.settings.draws(method)) == 1:
-            return [0]
-        regions = len(self.regions)
-        caption, region = divmod(number, regions)
-        return draws_met(split, caption=caption, region=region, regions=regions, draws=draws)
+        caption, region = divmod(number, regions := len(self.regions))
+        return self.settings.draws_met(
+            method, split, caption=caption, region=region, regions=regions
+        )
 
     def _change(self, method: str, draw: int, strength: float, case: SpatialCase) -> Change:
         direction = self.directions[method][case.noun][draw]
@@ -210,14 +202,14 @@ def _of(outcomes: Iterable[SpatialOutcome], method: str) -> list[SpatialOutcome]
 
 def _rate(outcomes: Sequence[SpatialOutcome]) -> float:
     """The share of successes; an object that is lost is no success."""
-    return float(np.mean([o.moved.success for o in outcomes])) if outcomes else 0.0
+    return float(np.mean([o.judged.success for o in outcomes])) if outcomes else 0.0
 
 
 def _sufficient(outcomes: Iterable[SpatialOutcome]) -> dict[SpatialCase, float | None]:
     """The weakest strength tried with which each case succeeded; None: with none."""
     weakest: dict[SpatialCase, float | None] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.strength):
-        if weakest.setdefault(outcome.case, None) is None and outcome.moved.success:
+        if weakest.setdefault(outcome.case, None) is None and outcome.judged.success:
             weakest[outcome.case] = outcome.strength
     return weakest
 
@@ -225,21 +217,12 @@ def _sufficient(outcomes: Iterable[SpatialOutcome]) -> dict[SpatialCase, float |
 def _save_table(
     study: Study, settings: SpatialSettings, directory: Path, test: SpatialTest
 ) -> None:
-    rows = []
-    for split, outcomes in test.splits().items():
-        for outcome in outcomes:
-            prompt, region = outcome.case.prompt, outcome.case.region
-            shared = settings.case_columns(
-                study, prompt, split=split, edit="spatial", region=region
-            )
-            edit = {
-                "method": outcome.method,
-                "form": settings.methods.get(outcome.method, ""),
-                "draw": outcome.draw,
-                "strength": outcome.strength,
-                "noun": outcome.case.noun,
-            }
-            rows.append(shared | edit | vars(outcome.moved))
+    rows = [
+        settings.columns(study, outcome, split=split, edit="spatial", region=outcome.case.region)
+        | {"noun": outcome.case.noun}
+        for split, outcomes in test.splits().items()
+        for outcome in outcomes
+    ]
     write_table(directory / "objects.parquet", pd.DataFrame(rows))
 
 
@@ -254,13 +237,12 @@ def _examples(
         of_prompt[outcome.case.prompt.image_id].append(outcome.case)
     chosen = [cases[n % len(cases)] for n, cases in enumerate(list(of_prompt.values())[:count])]
     for case in chosen:
-        whose = f"{case.noun} to {case.region}", case.prompt.image_id, case.prompt.text
-        of_case = {one.method: one for one in reversed(tested) if one.case == case}
-        for one in reversed(of_case.values()):
-            if one.method == UNEDITED:
-                lit = regions[case.region].lit(one.picture)
-                yield Kept(*whose, TARGET_REGION, 0.0, False, lit)
-            yield Kept(*whose, one.method, one.strength, one.moved.success, one.picture)
+        name = f"{case.noun} to {case.region}"
+        for outcome in first_draws([one for one in tested if one.case == case]):
+            if outcome.method == UNEDITED:
+                lit = regions[case.region].lit(outcome.picture)
+                yield replace(outcome.kept(name), method=TARGET_REGION, success=False, picture=lit)
+            yield outcome.kept(name)
 
 
 _FIGURES = (
@@ -281,7 +263,7 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
 
     def measured(method: str, field: str) -> Estimate:
         outcomes = _of(test.tested, method)
-        return mean([getattr(o.moved, field) for o in outcomes], [o.case for o in outcomes])
+        return mean([getattr(o.judged, field) for o in outcomes], [o.case for o in outcomes])
 
     def weakest(method: str) -> Estimate:
         enough = {case: s for case, s in sufficient[method].items() if s is not None}
@@ -301,7 +283,7 @@ def _results(study: Study, test: SpatialTest, settings: SpatialSettings) -> list
             controls=(UNEDITED, *methods[1:]),
             higher_is_better=higher,
             unit=unit,
-            details={**details, "draws": spread([getattr(o.moved, field) for o in drawn], draws)},
+            details={**details, "draws": spread([getattr(o.judged, field) for o in drawn], draws)},
         )
         for field, metric, higher, unit in _FIGURES
     ]

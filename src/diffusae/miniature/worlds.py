@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,20 @@ class World(Names):
         values = [value for names in self.factors.values() for value in names]
         return vocabulary([*self.labels, *self.colours, *values])
 
-    def captioned_scene(self, seed: int, *, held_out: bool) -> tuple[Scene, str]:
-        """The captioned scene of a seed, drawn again until it is on the wanted side."""
+    def captioned_scene(
+        self, seed: int, *, held_out: bool, one_object: bool = False
+    ) -> tuple[Scene, str]:
+        """The captioned scene of a seed, drawn again until it is on the wanted side. With
+        `one_object` it has the first of its objects alone, and the caption names no ground.
+        """
         rng = np.random.default_rng([seed, int(held_out)])
         while True:
             scene = self.sample(rng)
+            if one_object:
+                scene = replace(scene, things=scene.things[:1])
             text = caption(scene, rng, grain_named=self.grain_named)
+            if one_object and not set(self.stuff).isdisjoint(text.split()):
+                continue
             if self.left_out(scene, text) == held_out:
                 return scene, text
 

@@ -22,6 +22,8 @@ class PlanSettings(Settings, part="plan"):
 
     probe: bool
     """Whether rates that are not given are measured."""
+    claims: bool
+    """Whether the pictures of the study's claims are counted too."""
     seconds_per_picture: Annotated[float, Within(1e-9, 10**9)] | None
     """Of a generation with all its steps; None: not given."""
     vectors_per_second: Annotated[float, Within(1e-9, 10**15)] | None

@@ -11,7 +11,7 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -176,12 +176,19 @@ def run_fault(directory: Path | str, record: RunRecord, *, read: bool = False) -
 
 
 def state(
-    directory: Path | str, *, determines: Mapping[str, Any], parents: Mapping[str, str]
+    directory: Path | str,
+    *,
+    determines: Mapping[str, Any],
+    parents: Mapping[str, str] | Callable[[], Mapping[str, str]],
 ) -> State:
     """Whether `directory` holds this very run, and whether it is finished.
 
     A run is unfinished while it runs, after a failure or a kill, where an output is missing or
     changed, and where a parent has other contents now.
+
+    Args:
+        parents: a function is called only where all else agrees: to know the parents can mean to
+            read large files.
 
     Raises:
         UserError: it holds a run with another signature; the difference is shown key by key.
@@ -193,26 +200,40 @@ def state(
             f"{Path(directory) / RECORD} is damaged ({error.__cause__!r}): its run is made again"
         )
         record = None
+    if callable(parents):
+        if record is not None:
+            _require_same(directory, record, determines, record.parents)
+        parents = parents()
     if record is None:
         return "absent"
-    if record.signature != run_signature(determines=determines, parents=parents):
-        old = _flat({**record.determines, "parents": record.parents})
-        new = _flat(json.loads(_canonical({**determines, "parents": parents})))
-        lines = [
-            f"\n  {key}: {_shown(old, key)} -> {_shown(new, key)}"
-            for key in sorted(old.keys() | new.keys())
-            if _shown(old, key) != _shown(new, key)
-        ]
-        raise UserError(
-            f"{directory} holds another run of {record.stage}; it differs (there -> now)"
-            f" in:{''.join(lines)}\nchoose another experiment name or directory, or remove this one"
-        )
+    _require_same(directory, record, determines, parents)
     if record.status != "finished":
         return "unfinished"
     if fault := run_fault(directory, record) or _outdated(directory, record, parents):
         warn_once(f"{fault}: this run is made again")
         return "unfinished"
     return "finished"
+
+
+def _require_same(
+    directory: Path | str,
+    record: RunRecord,
+    determines: Mapping[str, Any],
+    parents: Mapping[str, str],
+) -> None:
+    if record.signature == run_signature(determines=determines, parents=parents):
+        return
+    old = _flat({**record.determines, "parents": record.parents})
+    new = _flat(json.loads(_canonical({**determines, "parents": parents})))
+    lines = [
+        f"\n  {key}: {_shown(old, key)} -> {_shown(new, key)}"
+        for key in sorted(old.keys() | new.keys())
+        if _shown(old, key) != _shown(new, key)
+    ]
+    raise UserError(
+        f"{directory} holds another run of {record.stage}; it differs (there -> now)"
+        f" in:{''.join(lines)}\nchoose another experiment name or directory, or remove this one"
+    )
 
 
 def _outdated(directory: Path | str, record: RunRecord, parents: Mapping[str, str]) -> str | None:

@@ -18,7 +18,7 @@ from diffusae.labelling.label import label_cell, word_embedding
 from diffusae.metrics.evaluate import evaluate_cell, evaluation_faults
 from diffusae.metrics.metric import Embedding
 from diffusae.metrics.registry import metric
-from diffusae.metrics.schedule import Studies, config_of
+from diffusae.metrics.schedule import Studies, config_of, made_for_claims
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import parent_signature
 from diffusae.runs.settings import LoggerSettings
@@ -55,6 +55,12 @@ def claims(cfg: DictConfig) -> None:
     cells = _studies(registered)
     together(_untrained(cells))
     fresh = registered.fresh
+    log.info(
+        "the claims take %d fresh pictures, and at most %d that their metrics make; `diffusae plan"
+        " plan.claims=true` says how long that takes",
+        registered.pictures,
+        sum(row.pictures for row in made_for_claims(study, registered.claims)),
+    )
     with directory_lock(registered.directory.parent):
         registered.register()
         if not fresh.held_out.coded:

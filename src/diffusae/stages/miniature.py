@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusae.errors import together
+from diffusae.errors import UserError, together
 from diffusae.jobs.processes import device_fault
 from diffusae.miniature.settings import GateSettings, MiniatureSettings, TrainingSettings
 from diffusae.runs.lock import directory_lock
@@ -35,10 +35,16 @@ def miniature(cfg: DictConfig) -> None:
 
         print(write_gate_table(settings.gates, Path(settings.directory)))
         return
+    folder, directory = Path(settings.folder), Path(settings.directory)
+    if settings.part == "gate" and not folder.is_dir():
+        raise UserError(
+            f"there is no pipeline folder {folder.absolute()} to measure; write it with `diffusae"
+            " miniature part=assemble`, or name another one: 'folder=${shipped_miniature:}' is the"
+            " shipped one"
+        )
     from diffusae.miniature.measured import pass_gate  # diffusers and Lightning take seconds
     from diffusae.miniature.train import MiniatureTraining
 
-    folder, directory = Path(settings.folder), Path(settings.directory)
     training = MiniatureTraining(directory, TrainingSettings.of(cfg))
     parts: dict[str, Callable[[], Any]] = {
         "autoencoder": training.autoencoder,

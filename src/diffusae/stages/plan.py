@@ -15,6 +15,7 @@ from rich.table import Table
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
+from diffusae.errors import together
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.metrics import registry
 from diffusae.planning.alternatives import alternatives, with_captions
@@ -75,11 +76,17 @@ def plan(cfg: DictConfig) -> None:
         console.print(codes_table())
     interventions = _made_anew(study)
     if interventions:
-        console.print(_interventions_table(interventions, rates))
+        by = "evaluation.test_prompts, random_draws and strengths"
+        console.print(_made_table("pictures that interventions make", interventions, rates, by))
+    judging = _made_for_claims(study) if PlanSettings.of(cfg).claims else []
+    if judging:
+        by = "claims.captions and claims.settings"
+        console.print(_made_table("pictures that `diffusae claims` makes", judging, rates, by))
     made = plan_json(
         study, counted, others, rates, assumed=bool(assumed), free=free, already=already
     )
     made["interventions"] = [asdict(row) for row in interventions]
+    made["claims"] = [asdict(row) for row in judging]
     made["ways"] = [way.to_json() for way in ways]
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
@@ -99,12 +106,27 @@ def _made_anew(study: Study) -> list[MadeAnew]:
     return made_anew(study)
 
 
-def _interventions_table(rows: Sequence[MadeAnew], rates: Rates) -> Table:
+def _made_for_claims(study: Study) -> list[MadeAnew]:
+    """The fresh pictures of the study's claims, and what their metrics make of them.
+
+    Raises:
+        UserError: faults of the claims.
+    """
+    from diffusae.metrics.schedule import MadeAnew, made_for_claims
+    from diffusae.summaries.registration import Registered
+
+    registered = Registered.of(study)
+    together(registered.faults())
+    cells = {cell for claim in registered.claims.stated.values() for cell in claim.cells}
+    fresh = MadeAnew("(fresh pictures)", len(cells), registered.pictures, registered.pictures)
+    return [fresh, *made_for_claims(study, registered.claims)]
+
+
+def _made_table(title: str, rows: Sequence[MadeAnew], rates: Rates, by: str) -> Table:
     table = narrow_table(
         ("metric", "cells", "pictures, at most", "whole generations", "time, at most"),
-        title="pictures that interventions make",
-        caption="by evaluation.test_prompts, random_draws and strengths; without what lies before a"
-        " window",
+        title=title,
+        caption=f"by {by}; without what lies before a window",
     )
     for row in rows:
         seconds = rates.seconds_per_picture

@@ -150,11 +150,7 @@ class _Gains:
         self, settings: DictionarySettings, grid: tuple[int, int], under_objects: Collection[str]
     ) -> None:
         self._settings, self._grid, self._under_objects = settings, grid, under_objects
-        self._overlap = LabelOverlap(
-            activation_threshold=settings.activation_threshold,
-            scaling=settings.scaling,
-            resize=settings.resize,
-        )
+        self._overlap = LabelOverlap(settings)
         self._counts: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
 
     def add(self, codes: PictureCodes, objects: Sequence[Mask], shown: Mapping[str, str]) -> None:

@@ -56,6 +56,14 @@ class Judgement:
     changed: bool = False
 
     @property
+    def scope(self) -> str:
+        """What the verdicts do not say."""
+        return (
+            "One autoencoder of every cell was judged, of one training seed: the verdicts do not"
+            " say what another training would give."
+        )
+
+    @property
     def counted(self) -> str:
         """Such as "3 of 18 claims hold, 2 fail, 1 is undecided, 12 are not evaluated"."""
         states = [verdict.state for verdict in self.verdicts]
@@ -235,7 +243,7 @@ def claims_markdown(judgement: Judgement) -> str:
         f"Claims of {judgement.source}, registered {judgement.registered} as"
         f" {judgement.signature} at commit {judgement.git_commit}"
         f"{' (with changes)' if judgement.git_dirty else ''}. {judgement.counted}. Holm's"
-        f" correction over all of them, alpha = {judgement.alpha:g}.{stale}",
+        f" correction over all of them, alpha = {judgement.alpha:g}. {judgement.scope}{stale}",
         "",
         "| claim | verdict | difference [95 %] | against | pictures (cases) | p | adjusted |"
         " p (fails) | adjusted |",

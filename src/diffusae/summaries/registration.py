@@ -79,6 +79,12 @@ class Registered:
         return self.study.part("claims")
 
     @property
+    def pictures(self) -> int:
+        """How many fresh pictures are made."""
+        counts = self.study.cfg.prompts.counts
+        return self.claims.captions + sum(counts.get(split) or 0 for split in CHOOSING)
+
+    @property
     def signature(self) -> str:
         """The first 16 digits of the SHA-256 of the registered values: comments are none of
         them.
@@ -177,14 +183,13 @@ class Registered:
                 cfg.counts.test += more
             return build(cfg, "prompts").texts()
 
-        wanted = self.claims.captions + sum(own.counts.get(split) or 0 for split in CHOOSING)
         seen = [
             json.loads(line)["caption"]
             for file in sorted(self.directory.parents[1].glob(f"*/registration/{FILE}"))
             for line in file.read_text(encoding="utf-8").splitlines()
             if file.parent != self.directory
         ]
-        return fresh_captions(texts, wanted, seen=seen)
+        return fresh_captions(texts, self.pictures, seen=seen)
 
     def _seed_faults(self) -> list[str]:
         """Whether the fresh noise has seeds that were used: those of the study or of an earlier
@@ -195,13 +200,10 @@ class Registered:
             if directory != self.directory and record.seed is not None:
                 lines = (directory / FILE).read_text(encoding="utf-8").count("\n")
                 used[directory.parent.name] = (record.seed, lines)
-        wanted = self.claims.captions + sum(
-            self.study.cfg.prompts.counts.get(split) or 0 for split in CHOOSING
-        )
         seed = self.claims.seed
         return [
             f"claims.seed={seed} gives the fresh pictures noise that {name} has used (seeds {first}"
             f" to {first + n - 1}); choose one from {first + n} on"
             for name, (first, n) in used.items()
-            if first < seed + wanted and seed < first + n
+            if first < seed + self.pictures and seed < first + n
         ]

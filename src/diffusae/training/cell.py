@@ -24,7 +24,8 @@ def trained(study: Study) -> bool:
     """Whether this very training is finished; `UserError` where another one's result is in its
     place.
     """
-    return state(study.sae, determines=_determines(study), parents=_parents(study)) == "finished"
+    known = state(study.sae, determines=_determines(study), parents=lambda: _parents(study))
+    return known == "finished"
 
 
 def training_signature(study: Study) -> str:
