@@ -104,11 +104,11 @@ def tour(address: str, folder: Path) -> None:
             settle(page)
             shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             frames.append(shot.resize(SHOWN, Image.Resampling.LANCZOS))
-            frames[-1].save(folder / f"{stop.__name__}.webp", quality=80, method=6)
+            frames[-1].save(folder / f"{stop.__name__}.webp", quality=80)
             print(stop.__name__, flush=True)
         browser.close()
     frames[0].save(
-        folder / "tour.webp", save_all=True, append_images=frames[1:], loop=0, quality=70, method=6,
+        folder / "tour.webp", save_all=True, append_images=frames[1:], loop=0, quality=70,
         duration=int(1000 * SECONDS),
     )  # fmt: skip
 
