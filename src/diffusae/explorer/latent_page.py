@@ -221,13 +221,15 @@ class Commands:
         at, settings = cell.cell, explored.study.settings
         place = cell.name, at.block, at.t, at.conditioning, latent
         concept = Concept(*place, (), None, None, ())
-        sae = {"k": settings.cfg.sae.k, "tag": cell.tag}
+        sae = {"tag": cell.tag}
         return cls(
-            steer_command(settings, concept, sae, prompt), _python(explored, cell, latent, prompt)
+            steer_command(settings, concept, sae, prompt),
+            python_lines(explored, cell, latent, prompt),
         )
 
 
-def _python(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+def python_lines(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+    """Lines that open the study and steer a prompt with a latent; "" without a prompt."""
     at = cell.cell
     if not prompt:
         return ""
