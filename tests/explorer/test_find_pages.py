@@ -10,6 +10,7 @@ from PIL import Image
 
 from composing import compose
 from diffusae.cli.arguments import CommandLine
+from diffusae.explorer.latent_page import python_lines
 from explorer.synthetic_study import SyntheticWords
 
 PAGE = {"accept": "text/html"}
@@ -138,6 +139,15 @@ def test_the_command_composes_and_names_the_latent(finder):
     assert (cfg.block.name, cfg.timestep.t, cfg.conditioning.branch) == ("down", 1.0, "cond")
     assert (list(cfg.latents), cfg.sae.tag) == ([1], "k10")
     assert cfg.prompt.startswith("picture 0000") and cfg.prompt.endswith(" of a fish")
+
+
+def test_the_lines_of_python_run(explored, monkeypatch):
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    cell = explored.catalogue.cell("down-t1.00-cond-k4")
+    space: dict[str, object] = {}
+    exec(python_lines(explored, cell, 3, "a flat drawing of a red fish"), space)
+    steered = space["steered"]
+    assert (steered.picture != steered.run.picture).any()
 
 
 def test_data_for_scripts_is_the_catalogue(finder, catalogue):

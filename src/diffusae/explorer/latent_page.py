@@ -142,10 +142,12 @@ def latent_values(
     values = explored.computed.get(
         (name, latent, computed), lambda: _values(explored, name, latent, computed=computed)
     )
+    note, notes_fault = explored.notes.shown(name, latent)
     changing = {
         "exported": exported,
         "no_model": explored.generation.reason,
-        "note": explored.notes.of(name, latent),
+        "note": note,
+        "notes_fault": notes_fault,
     }
     return values | changing
 
@@ -221,13 +223,15 @@ class Commands:
         at, settings = cell.cell, explored.study.settings
         place = cell.name, at.block, at.t, at.conditioning, latent
         concept = Concept(*place, (), None, None, ())
-        sae = {"k": settings.cfg.sae.k, "tag": cell.tag}
+        sae = {"tag": cell.tag}
         return cls(
-            steer_command(settings, concept, sae, prompt), _python(explored, cell, latent, prompt)
+            steer_command(settings, concept, sae, prompt),
+            python_lines(explored, cell, latent, prompt),
         )
 
 
-def _python(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+def python_lines(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+    """Lines that open the study and steer a prompt with a latent; "" without a prompt."""
     at = cell.cell
     if not prompt:
         return ""
