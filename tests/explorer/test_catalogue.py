@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def test_statistics_are_those_of_the_files(catalogue, synthetic_directory):
         evaluated.set_index("latent")["cohesion"][latent], rel=1e-3
     )
     assert np.isnan(catalogue.statistics["stability"][row])
-    own = table[table["latent"] == latent]
+    own: Any = table[table["latent"] == latent]
     assert [(label, count) for label, count, *_ in catalogue.labels_of(row)] == list(
         zip(own["label"], own["count"], strict=True)
     )

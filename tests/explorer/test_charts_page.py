@@ -15,7 +15,7 @@ from diffusae.study.study import Study
 from exploring.tiny_study import composed, place_study
 
 BROWSER = {"accept": "text/html"}
-CELL = "down-t1.00-cond-k10"
+CELL = "down-t1.00-cond-k4"
 
 
 def evaluated(outputs, t, value):
@@ -52,9 +52,9 @@ def client(study):
 def test_the_charts_are_the_sections_of_the_report_with_their_data(client):
     page = client.get("/charts/", headers=BROWSER).text
     assert '<section id="composition">' in page and 'id="chart-0"' in page
-    specs = json.loads(page.split('id="charts">')[1].split("</script>")[0])
-    values = {one["value"] for spec in specs for one in spec.get("data", {}).get("values", [])}
-    assert {0.25, 0.5, 0.1} <= values
+    charts = page.split('id="charts">')[1].split("</script>")[0]
+    assert json.loads(charts)
+    assert all(f'"value":{value}' in charts for value in (0.25, 0.5, 0.1))
     assert "<script>alert" not in page
 
 
@@ -65,7 +65,7 @@ def test_every_row_of_figures_links_to_its_run_and_the_run_names_its_command(cli
     assert "0.250" in run and "[0.230, 0.280]" in run and "40 of 20 pictures" in run
     command = (
         "diffusae evaluate name=tiny model=miniature evaluation=composition block.name=down"
-        " timestep.t=1.0 conditioning.branch=cond sae.k=10 sae.tag=k10"
+        " timestep.t=1.0 conditioning.branch=cond sae.k=4 sae.tag=k4"
     )
     assert command in run
 

@@ -13,7 +13,7 @@ from diffusae.explorer.explored import Explored
 from diffusae.explorer.security import Security
 
 BROWSER = {"accept": "text/html"}
-FIRST, SECOND = "down-t1.00-cond-k10", "down-t0.50-cond-k10"
+FIRST, SECOND = "down-t1.00-cond-k4", "down-t0.50-cond-k4"
 
 
 def figure(*values, higher_is_better=True):
@@ -59,10 +59,10 @@ def test_the_page_of_two_cells_links_to_their_latents(client):
 
 
 def test_blocks_of_other_widths_have_no_partners_and_say_why(client):
-    page = client.get(f"/compare/{FIRST}/mid-t0.50-cond-k10/", headers=BROWSER)
+    page = client.get(f"/compare/{FIRST}/mid-t0.50-cond-k4/", headers=BROWSER)
     assert page.status_code == 200
     assert "cannot be compared; give SAEs of blocks of one width" in page.text
-    assert "mid-t0.50-cond-k10 has no labels yet" in page.text
+    assert "mid-t0.50-cond-k4 has no labels yet" in page.text
 
 
 def test_the_choice_of_two_cells_leads_to_their_page(client):
@@ -73,7 +73,7 @@ def test_the_choice_of_two_cells_leads_to_their_page(client):
     assert client.get(f"/compare/{answer.headers['location']}").status_code == 200
 
 
-@pytest.mark.parametrize("address", ["nope/down-t0.50-cond-k10", f"{FIRST}/nope", "..%2f/x"])
+@pytest.mark.parametrize("address", ["nope/down-t0.50-cond-k4", f"{FIRST}/nope", "..%2f/x"])
 def test_an_unknown_cell_is_answered_with_those_that_there_are(client, address):
     answer = client.get(f"/compare/{address}/")
     assert answer.status_code == 404

@@ -3,6 +3,8 @@
 import html
 import io
 import re
+import shlex
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,8 +134,6 @@ def test_the_command_composes_and_names_the_latent(finder):
     text = html.unescape(page(finder, f"/latents/{CELL}/1/"))
     command = re.search(r"<code>diffusae steer (.*?)</code>", text)
     assert command is not None
-    import shlex
-
     words = CommandLine.parse(shlex.split(command[1])).overrides
     cfg = compose("steer", words)
     assert (cfg.block.name, cfg.timestep.t, cfg.conditioning.branch) == ("down", 1.0, "cond")
@@ -144,7 +144,7 @@ def test_the_command_composes_and_names_the_latent(finder):
 def test_the_lines_of_python_run(explored, monkeypatch):
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
     cell = explored.catalogue.cell("down-t1.00-cond-k4")
-    space: dict[str, object] = {}
+    space: dict[str, Any] = {}
     exec(python_lines(explored, cell, 3, "a flat drawing of a red fish"), space)
     steered = space["steered"]
     assert (steered.picture != steered.run.picture).any()

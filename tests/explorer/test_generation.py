@@ -211,8 +211,9 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_and_says_why(explored, monk
     made.maker._load = missing
     job, _ = made.submit(request(LOOK))
     wait_for(lambda: job.ended)
-    assert job.events[-1] == ("failed", {"message": "no weights here"})
-    assert (made.state, made.reason) == ("failed", "no weights here")
+    name, data = job.events[-1]
+    assert name == "failed" and "no weights here; mend that" in data["message"]
+    assert (made.state, made.reason) == ("failed", "the model could not be loaded: no weights here")
     with pytest.raises(UserError, match="no weights here"):
         made.submit(request(LOOK))
 

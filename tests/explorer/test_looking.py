@@ -77,3 +77,20 @@ def test_labels_and_strengths_of_the_strongest_latents(tmp_path: Path, study: St
     values = torch.tensor([[1.0, 0.5], [3.0, 0.25]])
     codes = CellCodes.of(Codes(values, torch.tensor([[4, 2], [2, 9]])), (1, 2))
     assert codes.strongest(cell) == [(2, 3.0, ""), (4, 1.0, ""), (9, 0.25, "")]
+
+
+def test_the_composition_of_every_noun_is_the_cosine_of_the_concepts_at_a_position(explored):
+    """Latent 3 of the tiny study is a fish, 9 the background, and 20 has no label."""
+    looking = explored.generation.looking
+    vars(looking)["_vectors"] = (["wall", "fish"], torch.eye(2))
+    try:
+        values = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 3.0]])
+        indices = torch.tensor([[3, 0], [9, 0], [20, 0], [3, 9]])
+        codes = CellCodes.of(Codes(values, indices), (2, 2))
+        made = looking.composition("down-t1.00-cond-k4", codes, "a red fish")
+    finally:
+        del vars(looking)["_vectors"]
+    assert list(made["nouns"]) == ["fish", "wall"]  # that of the prompt comes first
+    assert made["nouns"]["fish"] == [[1.0, 0.0], [-1.0, 0.8]]
+    assert made["nouns"]["wall"] == [[0.0, 1.0], [-1.0, 0.6]]
+    assert made["threshold"] is None and "was not evaluated" in made["note"]

@@ -10,12 +10,23 @@ from PIL import Image
 
 from composing import compose
 from diffusae.errors import UserError
-from diffusae.exploring.listed_edits import STYLE_LATENTS, UNDER_OBJECTS, EditPreparer
+from diffusae.exploring.cells import OpenCell
+from diffusae.exploring.listed_edits import (
+    STYLE_LATENTS,
+    UNDER_OBJECTS,
+    EditPreparer,
+    TextLayer,
+    text_layers,
+)
 from diffusae.exploring.making import PictureMaker
 from diffusae.exploring.opened import OpenStudy
-from diffusae.runs.record import read_record
+from diffusae.runs.record import read_record, run_record
+from diffusae.sae.autoencoder import SparseAutoencoder
+from diffusae.sae.sparsity import TopK
+from diffusae.sae.storage import save_sae
 from diffusae.stages.steer import steer
 from diffusae.steering.edit_list import EditList
+from diffusae.steering.text_steering import at_layer
 from exploring.tiny_study import composed
 
 PROMPT = "a flat drawing of a red fish"
@@ -143,9 +154,51 @@ def test_prompt_and_seed_of_the_command_have_the_last_word(directory: Path, tmp_
     assert (record.determines["prompt"], record.determines["picture_seed"]) == ("a", 4)
 
 
+@pytest.fixture(scope="module")
+def steerers(directory: Path, study: OpenStudy) -> Path:
+    """A study beside the tiny one, with an autoencoder of a layer of the text encoder."""
+    layer = at_layer(study.settings, "text_2", name="steerers")
+    sae = SparseAutoencoder(128, 64, TopK(4), input_scaling="none", seed=1)
+    cell = {"cell": layer.cell.coordinates()}
+    with run_record(
+        layer.sae, stage="train", config=layer.config(), determines=cell, parents={}, seed=0
+    ):
+        save_sae(layer.sae, sae, cell)
+    assert layer.directory == directory.parent / "steerers"
+    return layer.directory
+
+
+def test_text_is_steered_by_a_layer_of_a_study_beside_this_one(
+    study, steerers, maker, preparer, directory, tmp_path
+):
+    assert text_layers(study.settings) == [TextLayer("text_2", "k4", "steerers")]
+    text = {"layer": "text_2", "concept": "neon", "strength": 0.5, "name": "steerers"}
+    prepared = preparer.prepare(edit_list(MOVED, text))
+    assert prepared.first == float("inf")  # nothing of the unedited picture is used again
+    both, moved = (
+        maker.edited(PROMPT, 0, preparer.prepare(one))
+        for one in (edit_list(MOVED, text), edit_list(MOVED))
+    )
+    assert (both != moved).any()
+    assert preparer.random_twin(edit_list(text)) is None
+    twin = preparer.random_twin(edit_list(MOVED, text))
+    assert twin is not None and len(twin.of_text) == 1
+    path = tmp_path / "edits.yaml"
+    path.write_text(edit_list(MOVED, text).to_yaml())
+    assert steer(composed(directory.parent, "steer", f"edits={path}"))
+    (made,) = (directory / "steer").glob(f"edits-{edit_list(MOVED, text).digest[:8]}-*")
+    assert (np.asarray(Image.open(made / "after.png")) == both).all()
+    record = read_record(made)
+    assert record is not None and "text steerers text_2" in record.parents
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (
+            {"layer": "text_2", "concept": "neon", "strength": 1.0, "name": "elsewhere"},
+            "study beside this one: 'elsewhere'",
+        ),
         (MOVED | {"cell": "side-t1.00-cond-k4"}, "edit 1: unknown cell of this study: 'side"),
         (MOVED | {"latents": [64]}, r"latents \[64\] do not exist .* latents 0 to 63"),
         (AMPLIFIED | {"concept": "car"}, r"concept in .* 'car'; known: background, fish"),
@@ -158,6 +211,14 @@ def test_what_a_study_does_not_have_is_refused_before_a_model_is_loaded(study, e
     preparer = EditPreparer(study.settings, cells, lambda: pytest.fail("loaded"))
     with pytest.raises(UserError, match=message):
         preparer.check(edit_list(edit))
+
+
+def test_a_cell_of_a_text_encoder_is_no_place_for_latents(study):
+    settings = at_layer(study.settings, "text_2")
+    cell = OpenCell.of_study(settings)
+    preparer = EditPreparer(study.settings, {cell.name: cell}, lambda: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="give an edit with layer: text_2"):
+        preparer.check(edit_list(MOVED | {"cell": cell.name}))
 
 
 @pytest.mark.parametrize(

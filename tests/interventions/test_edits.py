@@ -10,6 +10,7 @@ from diffusae.interventions import edits
 from diffusae.interventions.edits import (
     Edit,
     GlobalPush,
+    InRegion,
     PerPicture,
     SetLatents,
     SpatialMove,
@@ -69,6 +70,37 @@ def test_a_position_on_the_border_gets_its_share_of_both_in_every_form(axes):
     for outside, sizes in expected.items():
         move: Any = SpatialMove(axes, THIRD, left, strength=2.0, outside=outside)  # type: ignore[arg-type]
         assert move(row, (1, 3))[0, :, 2].tolist() == pytest.approx(sizes)
+
+
+def test_a_move_from_a_source_leaves_all_else_alone(axes):
+    """From the bottom to the top left: the top right lies in neither, and stays; |Z| is 5, 2, 0 and
+    26 ** 0.5.
+    """
+    move: Any = SpatialMove(axes, THIRD, Region("top_left"), strength=2.0, source=Region("bottom"))
+    end = -2 * 26**0.5
+    torch.testing.assert_close(move(UPDATES, GRID)[0, :, 2], torch.tensor([10.0, 0.0, 0.0, end]))
+    both = PerPicture([move, SpatialMove(axes, THIRD, Region("top"), strength=1.0)])
+    together = both(UPDATES.repeat(2, 1, 1), GRID)
+    torch.testing.assert_close(together[0, :, 2], torch.tensor([10.0, 0.0, 0.0, end]))
+    torch.testing.assert_close(together[1, :, 2], torch.tensor([5.0, 2.0, 0.0, end / 2]))
+
+
+def test_what_lies_in_the_source_and_the_region_gets_the_concept(axes):
+    move = SpatialMove(axes, THIRD, Region("left"), strength=1.0, source=Region("top"))
+    assert move(UPDATES, GRID)[0, :, 2].tolist() == [5.0, -2.0, 0.0, 0.0]
+
+
+def test_a_source_of_which_nothing_is_subtracted_is_refused(axes):
+    with pytest.raises(UserError, match="outside=keep subtracts nothing"):
+        SpatialMove(axes, THIRD, Region("left"), strength=1.0, outside="keep", source=Region("top"))
+
+
+def test_a_change_in_a_region_is_the_change_there_and_nothing_elsewhere(axes):
+    ablate = SetLatents(axes, [1], factor=0.0)
+    change = InRegion(ablate, Region("right"))(UPDATES, GRID)
+    expected = torch.zeros(4, 3)
+    expected[1, 1] = -2.0  # the top right; at the bottom right the latent is not active
+    torch.testing.assert_close(change[0], expected)
 
 
 def test_keeping_the_outside_leaves_it_alone(axes):

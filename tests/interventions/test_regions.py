@@ -59,3 +59,18 @@ def test_an_unusable_region_is_refused(tmp_path):
     dot.save(tmp_path / "dot.png")
     with pytest.raises(UserError, match="paint a larger one"):
         Region(tmp_path / "dot.png").shares((4, 4))
+
+
+def test_rows_paint_a_region_over_the_whole_picture():
+    region = Region.of_rows(["0011", "0000"])
+    assert region.shares((2, 2)).tolist() == [0, 1, 0, 0]
+    assert region.shares((2, 4)).tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([], "equally long"), (["01", "0"], "equally long"), (["0x"], "0 and 1"), (["00"], "empty")],
+)
+def test_rows_that_paint_nothing_are_refused(rows, message):
+    with pytest.raises(UserError, match=message):
+        Region.of_rows(rows)

@@ -91,7 +91,8 @@ def test_a_painted_region_covers_what_its_rows_paint():
         (changed(intervention="clamp", strength=-1, region=None), "clamp must not be below 0"),
         (changed(latents=None), "needs either latents or a concept"),
         (changed(concept="fish"), "needs either latents or a concept"),
-        (changed(latents=[]), "1 to 256 whole numbers"),
+        (changed(latents=[]), "1 to 256 different whole numbers"),
+        (changed(latents=[5, 5]), "1 to 256 different whole numbers"),
         (changed(latents=[True]), "latents of edit 1"),
         (changed(region="middle"), r"region \(or a painted one\) 'middle'; known: bottom"),
         (changed(region="/etc/passwd.png"), "unknown region"),
@@ -105,7 +106,7 @@ def test_a_painted_region_covers_what_its_rows_paint():
         (changed(region=PAINTED | {"height": 999}), "from 1 to 128"),
         (changed(window=[0.2, 0.6]), r"window=\[0.2, 0.6\] must fall"),
         (changed(window=[0.2]), "window of edit 1 must have 2 entries"),
-        (changed(conditionings=[]), "conditionings is empty"),
+        (changed(conditionings=[]), "conditionings must be cond, uncond or both"),
         (TEXT | {"strength": 0}, "strength=0 changes nothing"),
         (TEXT | {"name": "../secret"}, "name="),
         (TEXT | {"cell": CELL}, "key of edit 1: 'cell'"),
@@ -164,3 +165,12 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path):
     (tmp_path / "large.yaml").write_bytes(b"#" * (1 << 20) + b"#")
     with pytest.raises(UserError, match="at most 1048576 are read"):
         EditList.read(tmp_path / "large.yaml")
+
+
+def test_the_list_of_the_documentation_is_read(tmp_path: Path):
+    page = Path(__file__).parents[2] / "docs" / "interventions.md"
+    path = tmp_path / "edits.yaml"
+    path.write_text(page.read_text("utf-8").split("```yaml\n")[1].split("```")[0], "utf-8")
+    first, second, third = EditList.read(path).edits
+    assert isinstance(second, LatentEdit) and isinstance(second.region, Painted)
+    assert isinstance(first, LatentEdit) and isinstance(third, TextEditEntry)

@@ -102,7 +102,7 @@ class Catalogue:
     latents: Int[np.ndarray, " rows"]
     statistics: Mapping[str, Float[np.ndarray, " rows"]]
     active_pictures: Int[np.ndarray, " rows"]
-    labels: Sequence[str]
+    labels: list[str]
     entry_rows: Int[np.ndarray, " entries"]
     entry_labels: Int[np.ndarray, " entries"]
     entry_counts: Int[np.ndarray, " entries"]

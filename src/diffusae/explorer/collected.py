@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -17,7 +18,6 @@ from diffusae.activations.schema import IMAGES, Shard
 from diffusae.activations.tar_index import members_of
 from diffusae.errors import UserError
 from diffusae.parsing import json_value, of_type
-from diffusae.study.study import Study
 
 SPLITS = ("test", "tune", "dictionary")
 """Pictures of other splits may keep only some of their positions."""
@@ -36,11 +36,11 @@ class CollectedPictures:
     """The list, read from the shards as far as it is asked for, and kept: some 200 bytes a picture.
 
     Args:
-        settings: the study's configuration.
+        root: the collection's directory.
     """
 
-    def __init__(self, settings: Study) -> None:
-        self._root = settings.held_out.activations
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._listed: list[CollectedPicture] = []
         self._rest: Iterator[CollectedPicture] | None = None
         self._lock = Lock()

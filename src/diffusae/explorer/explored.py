@@ -164,7 +164,7 @@ class Explored:
     @shared
     def collected(self) -> CollectedPictures:
         """The list of collected pictures."""
-        return CollectedPictures(self.study.settings)
+        return CollectedPictures(self.study.settings.held_out.activations)
 
     @shared
     def catalogue(self) -> Catalogue:

@@ -26,6 +26,7 @@ from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.listed_edits import EditPreparer
 from diffusae.exploring.making import PictureMaker
 from diffusae.exploring.opened import OpenStudy
+from diffusae.parsing import first_words
 from diffusae.sources import is_hub_id
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ class Generation:
     def _run(self, job: Job) -> None:
         try:
             job.require_wanted()
-            job.state = "running"
+            if not job.begin():
+                return
             self._load()
             job.result = _MAKES[job.request.kind](self, job)
             job.end("done")
@@ -163,19 +165,17 @@ class Generation:
         self.state = "loading"
         try:
             _ = self.maker.pipe
-        except UserError as error:
-            self.state, self.reason = "failed", str(error)
-            raise
         except Exception as error:
-            self.state, self.reason = "failed", f"the model could not be loaded: {error}"
-            raise
+            told = str(error) if isinstance(error, UserError) else first_words(error)
+            self.state, self.reason = "failed", f"the model could not be loaded: {told}"
+            raise UserError(f"{self.reason}; mend that, and start the explorer again") from error
         self.state = "ready"
 
     def _load_quietly(self) -> None:
         try:
             self._load()
-        except Exception as error:
-            log.warning("the model could not be loaded: %s", error)
+        except UserError as error:
+            log.warning("%s", error)
 
     def _look(self, job: Job) -> dict[str, Any]:
         """One picture, and the codes of every cell at all positions."""

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Event as Flag
+from threading import RLock
 from typing import Any, Literal
 
 from diffusae.errors import UserError, together, unknown
@@ -98,6 +99,7 @@ class Job:
     listeners: int = 0
     touched: float = field(default_factory=time.monotonic)
     _unwanted: Flag = field(default_factory=Flag)
+    _lock: RLock = field(default_factory=RLock)
 
     @property
     def ended(self) -> bool:
@@ -108,11 +110,19 @@ class Job:
         """Tell the listeners."""
         self.events.append((name, data))
 
+    def begin(self) -> bool:
+        """Note that it runs now; False: it was cancelled before."""
+        with self._lock:
+            if not self.ended:
+                self.state = "running"
+            return not self.ended
+
     def end(self, state: State, **data: Any) -> None:
-        """Tell the listeners that nothing more comes."""
-        if not self.ended:
-            self.state = state
-            self.emit(state, **data)
+        """Tell the listeners that nothing more comes; without effect where it ended already."""
+        with self._lock:
+            if not self.ended:
+                self.emit(state, **data)
+                self.state = state  # after the event: whoever sees the end finds it
 
     def cancel(self) -> None:
         """Ask it to stop. One that waits ends at once, one that runs after its step."""

@@ -51,20 +51,22 @@ def routes(explored: Explored) -> list[Route]:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_events(job), media_type="text/event-stream", headers=headers)
 
-    async def state(request: Request) -> Response:
+    def state(request: Request) -> Response:
         job = job_of(request)
         last = job.events[-1][1] if job.ended else {}
         return JSONResponse({"id": job.id, "state": job.state, "result": job.result} | last)
 
-    async def cancel(request: Request) -> Response:
+    def cancel(request: Request) -> Response:
         job = job_of(request)
         job.cancel()
         return JSONResponse({"id": job.id, "state": job.state})
 
-    async def picture(request: Request) -> Response:
+    def picture(request: Request) -> Response:
         job, name = job_of(request), request.path_params["name"]
         if (png := job.pictures.get(name)) is None:
-            raise Missing(str(unknown("picture of this generation:", name[:80], job.pictures)))
+            raise Missing(
+                str(unknown("picture of this generation:", name[:80], list(job.pictures)))
+            )
         return Response(png, media_type="image/png", headers={"cache-control": "no-store"})
 
     def generated(request: Request) -> tuple[CellCodes, str]:

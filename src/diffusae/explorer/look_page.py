@@ -14,15 +14,19 @@ from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError
 from diffusae.explorer.collected import as_json
 from diffusae.explorer.explored import Explored, Missing
-from diffusae.explorer.pages import answer
+from diffusae.explorer.pages import NAVIGATION, answer
 from diffusae.exploring.cells import OpenCell
+
+NAVIGATION.append(("Look", "look/"))
 
 MOST_PICTURES = 48
 """Collected pictures that are listed at a time."""
 
 
 def routes(explored: Explored) -> list[Route]:
-    """The addresses of the page, of the list of collected pictures, and of the names of latents."""
+    """The addresses of the page, of the list of collected pictures, and of what latents are called:
+    by their labels, and by the user's own names.
+    """
 
     def look(request: Request) -> Response:
         return _answer(request, explored, listed=_listed(explored), prompt=first_prompt(explored))
@@ -42,7 +46,10 @@ def routes(explored: Explored) -> list[Route]:
         return JSONResponse(as_json(*explored.collected.page(query, int(start), MOST_PICTURES)))
 
     def labels(request: Request) -> Response:
-        return JSONResponse({"labels": _labels(explored.cell(request.path_params["cell"]))})
+        name = explored.cell(request.path_params["cell"]).name
+        # The cell of the edits: what it loads is kept for a while only.
+        labels = labels_of(explored.generation.preparer.cell(name))
+        return JSONResponse({"labels": labels, "names": _own_names(explored, name)})
 
     return [
         Route("/look/", look),
@@ -120,12 +127,19 @@ def _row_name(cell: OpenCell, among: list[OpenCell]) -> str:
     return f"{name} {cell.settings.cfg.sae.tag}" if several else name
 
 
-def _labels(cell: OpenCell) -> dict[str, str]:
-    """Latent -> its labels as text, the most frequent first, of those that have one."""
-    if not cell.labelled:
+def _own_names(explored: Explored, cell: str) -> dict[str, str]:
+    """Latent -> the user's name for it. The start page tells of damaged notes; here they lack."""
+    try:
+        noted = explored.notes.all().get(cell, {})
+    except UserError:
         return {}
+    return {str(latent): note.name for latent, note in noted.items() if note.name}
+
+
+def labels_of(cell: OpenCell) -> dict[str, list[str]]:
+    """Latent -> its labels, the most frequent first, of those that have one."""
     labels: dict[str, list[str]] = {}
-    table: Any = cell.dictionary.table
-    for latent, label in zip(table["latent"].tolist(), table["label"].tolist(), strict=True):
+    table: Any = cell.dictionary.table if cell.labelled else {"latent": [], "label": []}
+    for latent, label in zip(table["latent"], table["label"], strict=True):
         labels.setdefault(str(latent), []).append(label)
-    return {latent: ", ".join(of_latent) for latent, of_latent in labels.items()}
+    return labels

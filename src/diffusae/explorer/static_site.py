@@ -9,7 +9,6 @@ The site is written beside its place and renamed when it is whole.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.types import ASGIApp, Message
 
 from diffusae.errors import UserError
@@ -27,6 +27,7 @@ from diffusae.explorer.assets import asset_names
 from diffusae.explorer.static_links import LEFT_OUT, file_of, links_in, redirected
 from diffusae.files import atomic_write_json
 from diffusae.jobs.progress import progress_bar
+from diffusae.parsing import read_json
 from diffusae.runs.disk import free_bytes, require_writable
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ SAMPLE = 12
 """Pages of latents from which the size of all is estimated."""
 START = ("/", LEFT_OUT)
 """Where the links begin that are followed."""
+_EMPTY = "give an empty directory"
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def export_site(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as beside:
         site = _Site(app, Path(beside) / "site", wanted, set(chosen), renamed or {})
-        with asyncio.Runner() as runner:
+        with start_blocking_portal() as portal:
             static = [f"/static/{name}" for name in asset_names()]
-            runner.run(site.follow([*START, *static, *further]))
-            _tell_size(site, runner, chosen)
+            portal.call(site.follow, [*START, *static, *further])
+            _tell_size(site, portal, chosen)
             with progress_bar("pages of latents", total=len(chosen)) as (advance, _):
                 for address in chosen:
-                    runner.run(site.follow([address]))
+                    portal.call(site.follow, [address])
                     advance()
         made = Exported(
             len(site.done), site.size, len(chosen), total_latents - len(chosen), site.failed
@@ -160,7 +162,8 @@ class _Site:
         """The files that only a static site has."""
         shutil.copyfile(self._file(LEFT_OUT), self.root / "404.html")
         (self.root / ".nojekyll").touch()
-        atomic_write_json(self.root / MARKER, {"format": 1, **vars(made)})
+        names = sorted(entry.name for entry in self.root.iterdir())
+        atomic_write_json(self.root / MARKER, {"format": 1, **vars(made), "names": names})
 
 
 async def asked(app: ASGIApp, address: str) -> tuple[int, str, bytes]:
@@ -186,14 +189,14 @@ async def asked(app: ASGIApp, address: str) -> tuple[int, str, bytes]:
     return start["status"], headers.get(b"content-type", b"").decode(), body
 
 
-def _tell_size(site: _Site, runner: asyncio.Runner, chosen: list[str]) -> None:
+def _tell_size(site: _Site, portal: BlockingPortal, chosen: list[str]) -> None:
     """Write a sample of the pages of latents, and say how large all will be.
 
     Raises:
         UserError: they do not fit the disk.
     """
     before, sample = site.size, chosen[:: max(1, len(chosen) // SAMPLE)]
-    runner.run(site.follow(sample))
+    portal.call(site.follow, sample)
     if not sample:
         return
     rest = (site.size - before) * (len(chosen) - len(sample)) // len(sample)
@@ -207,11 +210,17 @@ def _tell_size(site: _Site, runner: asyncio.Runner, chosen: list[str]) -> None:
 
 
 def _require_replaceable(directory: Path) -> None:
-    if directory.is_dir() and ((directory / MARKER).is_file() or not any(directory.iterdir())):
+    """Refuse a directory that holds anything but an earlier export."""
+    if not directory.is_dir():
+        if directory.exists():
+            raise UserError(f"export={directory} is a file; give a directory")
         return
-    if directory.exists() or directory.is_symlink():
+    made = read_json(marker, remedy=_EMPTY) if (marker := directory / MARKER).is_file() else {}
+    names = made.get("names", []) if isinstance(made, dict) else []
+    if others := sorted({entry.name for entry in directory.iterdir()} - {*names, MARKER}):
         raise UserError(
-            f"export={directory} holds something that is no earlier export; give an empty directory"
+            f"export={directory} holds {', '.join(others[:5])}, which no earlier export made;"
+            f" {_EMPTY}"
         )
 
 

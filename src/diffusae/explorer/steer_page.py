@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -12,10 +11,11 @@ from starlette.routing import Route
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError
 from diffusae.explorer.explored import Explored
-from diffusae.explorer.look_page import first_prompt
-from diffusae.explorer.pages import answer
-from diffusae.exploring.cells import OpenCell
+from diffusae.explorer.look_page import Strip, first_prompt
+from diffusae.explorer.pages import NAVIGATION, answer
 from diffusae.interventions.windows import window_at
+
+NAVIGATION.append(("Steer", "steer/"))
 
 MOST_CELLS = 32
 """Rows and columns of what is painted. A block has more positions in a large picture; the region of
@@ -34,7 +34,7 @@ def routes(explored: Explored) -> list[Route]:
             request,
             "steer.html.j2",
             choices=choices,
-            first=_first(choices["cells"]),
+            first=Strip.of(explored.cells.values()).first,
             no_model=explored.generation.reason,
             prompt=first_prompt(explored),
         )
@@ -52,8 +52,9 @@ def routes(explored: Explored) -> list[Route]:
 def choices_of(explored: Explored) -> dict[str, Any]:
     """What an edit can be about, for the page's script.
 
-    grid: [rows, columns] of what is painted; cells: {name: {window, concepts}}, of blocks of the
-    denoiser; layers: {layer of a text encoder that has an autoencoder: the concepts with prompts}.
+    grid: [rows, columns] of what is painted; cells: {name: {window}}, of blocks of the denoiser;
+    layers: {layer of a text encoder that has an autoencoder: the concepts with prompts}.
+    The concepts of a cell come when it is chosen, from `look/labels/CELL.json`.
     """
     cfg = explored.study.settings.cfg
     cells, layers = {}, {}
@@ -61,7 +62,7 @@ def choices_of(explored: Explored) -> dict[str, Any]:
         if names_text_layer(cell.block):
             layers[cell.block] = sorted(map(str, cfg.concept_prompts))
         else:
-            cells[name] = {"window": window_at(cell.t), "concepts": _concepts(cell)}
+            cells[name] = {"window": window_at(cell.t)}
     return {"grid": painted_grid(cfg.model), "cells": cells, "layers": layers}
 
 
@@ -75,12 +76,3 @@ def painted_grid(model: Any) -> tuple[int, int]:
     entries = max(height, width) // (model.get("latent_scale") or 1)
     longest = min(MOST_CELLS, entries) if entries > 1 else MOST_CELLS
     return tuple(max(1, round(longest * side / max(height, width))) for side in (height, width))  # type: ignore[return-value]
-
-
-def _concepts(cell: OpenCell) -> list[str]:
-    return sorted(set(cell.dictionary.table["label"])) if cell.labelled else []
-
-
-def _first(cells: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The cell that is offered at first: the first one with concepts, early in the generation."""
-    return next((name for name, cell in cells.items() if cell["concepts"]), next(iter(cells), None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusae.explorer.catalogue import CatalogueCell
@@ -21,7 +20,7 @@ class TopPictures:
     """The pictures of the split dictionary in which a latent is strongest."""
 
     def __init__(self) -> None:
-        self._tables: Kept[pa.Table] = Kept(MOST_KEPT, lambda table: table.nbytes)
+        self._tables: Kept[Any] = Kept(MOST_KEPT, lambda table: table.nbytes)
 
     def of(self, cell: CatalogueCell, latent: int) -> list[tuple[str, float]]:
         """(image id, mean of the latent's map) of its top pictures, the strongest first; empty

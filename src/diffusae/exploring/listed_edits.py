@@ -12,11 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError, together, unknown
 from diffusae.exploring.cells import OpenCell
 from diffusae.interventions.edits import Change, Edit, GlobalPush
 from diffusae.interventions.text import TextEdit
 from diffusae.interventions.windows import Window, window_at
+from diffusae.runs.record import read_record
 from diffusae.steering.edit_list import EditList, LatentEdit, ListedEdit, TextEditEntry, region_of
 from diffusae.steering.latent_changes import changes_of_latents
 from diffusae.steering.methods import random_sets
@@ -178,6 +180,11 @@ class EditPreparer:
     def _latents_of(self, edit: LatentEdit) -> tuple[int, ...]:
         """The latents of an edit; empty for a style."""
         cell = self.cell(edit.cell)
+        if names_text_layer(cell.block):
+            raise UserError(
+                f"{cell.name} belongs to a text encoder, which has no updates; give an edit with"
+                f" layer: {cell.block} and a concept"
+            )
         if edit.latents is not None:
             return cell.latents(edit.latents).indices
         concept = str(edit.concept)
@@ -216,6 +223,8 @@ class EditPreparer:
         )
 
     def _steered(self, entry: TextEditEntry) -> Steered:
+        if entry.name is not None and entry.name not in (beside := studies_beside(self.settings)):
+            raise unknown("study beside this one:", entry.name, beside)
         layer = at_layer(self.settings, entry.layer, name=entry.name, sae_tag=entry.sae_tag)
         conditionings = entry.conditionings
         together(
@@ -230,6 +239,41 @@ class EditPreparer:
         steered = Steered(layer, entry.concept, conditionings)
         steered.trained()
         return steered
+
+
+@dataclass(frozen=True)
+class TextLayer:
+    """A layer of a text encoder that has an autoencoder, as an edit names it.
+
+    `name`: of the study that has it; None: this one.
+    """
+
+    layer: str
+    sae_tag: str
+    name: str | None
+
+
+def text_layers(settings: Study) -> list[TextLayer]:
+    """The layers that can be steered: those of this study, and of the studies beside it that have
+    the same model.
+    """
+    layers = []
+    for name in (None, *studies_beside(settings)):
+        directory = settings.directory if name is None else settings.directory.parent / name
+        for path in sorted((directory / "sae").glob("text*-t1.00-cond-*")):
+            layer, _, tag = path.name.partition("-t1.00-cond-")
+            record = read_record(path) if names_text_layer(layer) else None
+            cell = {} if record is None else record.determines.get("cell")
+            if isinstance(cell, Mapping) and cell.get("model") == settings.cfg.model.name:
+                layers.append(TextLayer(layer, tag, name))
+    return layers
+
+
+def studies_beside(settings: Study) -> list[str]:
+    """The names of the other studies in the directory of this one."""
+    own = settings.directory
+    found = (path.parent for path in own.parent.glob("*/sae"))
+    return sorted(path.name for path in found if path.name != own.name)
 
 
 def window_of(edit: LatentEdit, cell: OpenCell) -> Window:

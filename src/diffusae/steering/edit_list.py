@@ -107,8 +107,8 @@ class LatentEdit:
         """What is wrong with it by itself: nothing of the study is looked at."""
         if (self.latents is None) == (not self.concept):
             yield "needs either latents or a concept"
-        if self.latents is not None and not 1 <= len(self.latents) <= MOST_LATENTS:
-            yield f"latents must be 1 to {MOST_LATENTS} whole numbers, has {len(self.latents)}"
+        if self.latents is not None and not _one_to(MOST_LATENTS, self.latents):
+            yield f"latents must be 1 to {MOST_LATENTS} different whole numbers"
         yield from _strength_faults(self.strength)
         if self.intervention in ("spatial", "global") and not self.strength > 0:
             yield f"strength={self.strength:g} of {self.intervention} must be above 0"
@@ -118,8 +118,8 @@ class LatentEdit:
         first, last = self.window or (1.0, 0.0)
         if not 0 <= last <= first <= 1:
             yield f"window=[{first:g}, {last:g}] must fall within [0, 1]; 1 is the first step"
-        if self.conditionings is not None and not self.conditionings:
-            yield "conditionings is empty; name cond, uncond or both"
+        if self.conditionings is not None and not _one_to(2, self.conditionings):
+            yield "conditionings must be cond, uncond or both"
 
     def _place_faults(self) -> Iterator[str]:
         if self.intervention == "spatial" and self.region is None:
@@ -163,11 +163,11 @@ class TextEditEntry:
         yield from _strength_faults(self.strength)
         if self.strength == 0:
             yield "strength=0 changes nothing; give another number"
-        if not self.conditionings:
-            yield "conditionings is empty; name cond, uncond or both"
-        for setting, nested in (("layer", False), ("name", True), ("sae_tag", False)):
+        if not _one_to(2, self.conditionings):
+            yield "conditionings must be cond, uncond or both"
+        for setting in ("layer", "name", "sae_tag"):
             value = getattr(self, setting)
-            if value is not None and (fault := name_fault(setting, value, nested=nested)):
+            if value is not None and (fault := name_fault(setting, value)):
                 yield fault
 
 
@@ -297,6 +297,11 @@ def _require_known(value: Mapping[Any, Any], names: Sequence[str], what: str) ->
     for name in value:
         if name not in names:
             raise unknown(f"key of {what}:", str(name)[:80], names)
+
+
+def _one_to(most: int, values: Sequence[Any]) -> bool:
+    """Whether there are so many values, and no two alike."""
+    return 1 <= len(values) <= most and len(set(values)) == len(values)
 
 
 def _strength_faults(strength: float) -> Iterator[str]:

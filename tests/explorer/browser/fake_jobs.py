@@ -88,12 +88,23 @@ class FakeJobs:
             {
                 "seed": seed,
                 **{name: f"{url}{name}-{seed}.png" for name in COLOURS},
-                "scores": {"objects_after": ["fish"], "norm_ratio": 1.5, "ssim": 0.81234},
-                "random_scores": {"objects_after": [], "norm_ratio": 1.25, "ssim": 0.9},
+                "scores": self._scores(fish=0.25, ssim=0.81234, ratio=1.5),
+                "random_scores": self._scores(fish=0.125, ssim=0.9, ratio=1.25),
             }
             for seed in order["seeds"]
         ]
         return {"pictures": pictures, "yaml": f"prompt: {order['prompt']}\n"}
+
+    def _scores(self, *, fish: float, ssim: float, ratio: float) -> dict:
+        sizes = {"norm_ratio": ratio, "percentile_before": 50.0, "percentile": 60 * ratio}
+        return {
+            "annotator": {
+                "objects": {"fish": {"before": 0.5, "after": fish, "moved": fish}},
+                "tone": {"before": "day", "after": "night"},
+            },
+            "distance": {"ssim": ssim, "feature_distance": "the annotator gives no features"},
+            "updates": {"1 down-t1.00-cond-k4": sizes},
+        }
 
     async def picture(self, request: Request) -> Response:
         file, kind = io.BytesIO(), request.path_params["name"].split("-")[0]

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from explorer.browser.fake_jobs import FakeJobs
 
 CELL = "down-t1.00-cond-k4"
+NO_FEATURES = "the annotator gives no features"
 
 
 @pytest.fixture
@@ -119,10 +120,14 @@ def test_a_row_of_seeds_shows_before_and_after_beside_random_latents(steering: P
     generate(steering)
     assert steering.locator("#results h3").all_inner_texts() == ["Seed 0", "Seed 1"]
     table = steering.locator("#results table").first
-    assert table.locator("tr").all_inner_texts()[1:] == [
-        "objects after\tfish\tnone",
-        "norm ratio\t1.5\t1.25",
-        "ssim\t0.812\t0.9",
+    assert [row.split("\t") for row in table.locator("tr").all_inner_texts()[1:]] == [
+        ["fish: share of the picture", "0.5", "0.25", "0.125"],
+        ["fish: moved, in sides of the picture", "0", "0.25", "0.125"],
+        ["tone", "day", "night", "night"],
+        ["likeness to before (SSIM)", "1", "0.812", "0.9"],
+        ["distance from before in the annotator’s features", "0", *2 * [NO_FEATURES]],
+        [f"edit 1 {CELL}: length of its updates, times the length before", "1", "1.5", "1.25"],
+        [f"edit 1 {CELL}: percentile of its lengths among held-out updates", "50", "90", "75"],
     ]
     slider = steering.get_by_label("before and after, seed 1")
     slider.fill("20")

@@ -16,20 +16,44 @@ const slid = ({ seed, before, after }) => {
   return element("figure", { class: "slid" }, frame, slider, element("figcaption", {}, element("span", {}, "before"), element("span", {}, "after")));
 };
 
-const asText = value => (value === null ? "no data" : typeof value === "number" ? short(value) : String(value));
+const asText = value => (value === null || value === undefined ? "–" : typeof value === "number" ? short(value) : String(value));
 
-/** Scores of any depth as rows: {"objects": {"fish": 0.9}} becomes [["objects, fish", "0.9"]]. */
-export const rowsOf = (scores, name = "") => Object.entries(scores ?? {}).flatMap(([key, value]) => {
-  const own = [name, key.replaceAll("_", " ")].filter(Boolean).join(", ");
-  if (Array.isArray(value)) return [[own, value.map(asText).join(", ") || "none"]];
-  return value && typeof value === "object" ? rowsOf(value, own) : [[own, asText(value)]];
+const UPDATES = { norm_ratio: "length of its updates, times the length before", percentile: "percentile of its lengths among held-out updates" };
+
+/**
+ * The scores as rows [name, before, these edits, random latents]; a score that could not be measured
+ * has the reason in its place.
+ */
+export const scoreRows = ({ annotator, distance, updates }, random) => {
+  const rows = [], both = (name, before, own, other) => rows.push([name, before, own, other]);
+  if (typeof annotator === "string") both("objects and styles", null, annotator);
+  else for (const [name, value] of Object.entries(annotator)) {
+    if (name !== "objects") both(name, value.before, value.after, random?.annotator[name]?.after);
+    else if (typeof value === "string") both("objects", null, value);
+    else rows.push(...objectRows(value, random?.annotator.objects ?? {}));
+  }
+  both("likeness to before (SSIM)", 1, distance.ssim, random?.distance.ssim);
+  both("distance from before in the annotator’s features", 0, distance.feature_distance, random?.distance.feature_distance);
+  Object.entries(updates).forEach(([name, value], place) => {
+    const other = Object.values(random?.updates ?? {})[place] ?? {};
+    if (typeof value === "string") return both(`edit ${name}`, null, value);
+    for (const [key, words] of Object.entries(UPDATES))
+      both(`edit ${name}: ${words}`, key === "percentile" ? value.percentile_before : 1, value[key], other[key]);
+  });
+  return rows.map(([name, ...values]) => [name, ...values.map(asText)]);
+};
+
+const objectRows = (own, random) => Object.keys({ ...own, ...random }).flatMap(noun => {
+  const [mine, other] = [own[noun] ?? {}, random[noun] ?? {}];
+  const share = [`${noun}: share of the picture`, mine.before ?? other.before, mine.after ?? 0, other.after];
+  return mine.moved === undefined && other.moved === undefined ? [share]
+    : [share, [`${noun}: moved, in sides of the picture`, 0, mine.moved, other.moved]];
 });
 
 const scoresOf = (own, random) => {
-  const beside = new Map(rowsOf(random));
-  const head = ["score", "these edits", "random latents"].map(name => element("th", { scope: "col" }, name));
-  const rows = rowsOf(own).map(([name, value]) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value), element("td", {}, beside.get(name) ?? "–")));
+  const head = ["score", "before", "these edits", "random latents"].map(name => element("th", { scope: "col" }, name));
+  const rows = scoreRows(own, random).map(([name, ...values]) =>
+    element("tr", {}, element("th", { scope: "row" }, name), ...values.map(value => element("td", {}, value))));
   return element("table", { class: "data" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
 };
 

@@ -4,7 +4,12 @@ import { isPainted, isText } from "./edits.js";
 import { titleOf } from "./edit_list.js";
 import { byId } from "./elements.js";
 
-const HOW = "Paint with the pointer, or move the brush by arrow keys and press the space bar.";
+const KEYS = "With keys: arrows move the brush, the space bar";
+const HOW = {
+  paint: `Paint where the edit acts. ${KEYS} paints.`,
+  erase: `Erase what is painted. ${KEYS} erases.`,
+  drag: `Paint over an object, then drag it to its new place; where nothing is painted, the brush takes what is under it. ${KEYS} lifts and puts down.`,
+};
 
 /** The brush over the picture. `changed` gets what a stroke changes of the edit that is shown. */
 export class BrushBar {
@@ -14,7 +19,10 @@ export class BrushBar {
     this.changed = changed;
     this.brush = new Brush(byId("brush"), grid, painted => this.#painted(painted));
     for (const tool of document.querySelectorAll("input[name=tool]"))
-      tool.onchange = () => { this.brush.tool = tool.value; };
+      tool.onchange = () => {
+        this.brush.tool = tool.value;
+        this.show(this.#edit);
+      };
     byId("size").oninput = () => {
       this.brush.size = Number(byId("size").value);
       byId("size-shown").textContent = byId("size").value;
@@ -28,7 +36,7 @@ export class BrushBar {
     this.#edit = edit;
     const paints = edit !== undefined && isPainted(edit);
     this.brush.show(edit ?? {}, !paints);
-    byId("painting").textContent = paints ? `Painting: ${titleOf(edit)}. ${HOW}` : this.#hint(edit);
+    byId("painting").textContent = paints ? `Painting: ${titleOf(edit)}. ${HOW[this.brush.tool]}` : this.#hint(edit);
   }
 
   #hint(edit) {

@@ -8,15 +8,15 @@ import { Strip } from "./strip.js";
 
 const page = byId("look");
 const layers = byId("layers"), map = byId("map"), marker = byId("marker");
-const fetched = remembering();
+const fetched = remembering(48); // three addresses a cell
 
 /** Where a picture and what was recorded of it are found. */
-const fromJob = ({ id, result }) => ({
-  base: `api/jobs/${id}`, ending: "", picture: address(result.picture), prompt: byId("prompt").value, seed: byId("seed").value,
+const fromJob = ({ id, result }, { prompt, seeds: [seed] }) => ({
+  base: `api/jobs/${id}`, ending: "", picture: address(result.picture), prompt, seed,
   strongest: Object.fromEntries(result.cells.map(({ cell, strongest }) => [cell, strongest])),
 });
 const fromStudy = ({ imageId, prompt, seed }) => ({
-  base: `look/pictures/${imageId}`, ending: ".json", picture: `${root}pictures/${imageId}.png`, prompt, seed, strongest: {},
+  base: `look/pictures/${encodeURIComponent(imageId)}`, ending: ".json", picture: `${root}pictures/${encodeURIComponent(imageId)}.png`, prompt, seed, strongest: {},
 });
 
 let source = null, codes = null, names = {}; // the picture, the codes of the chosen cell, the names of its latents
@@ -116,7 +116,8 @@ const showCell = async () => {
       fetched(`${source.base}/cells/${cell}${source.ending}`), fetched(`look/labels/${cell}.json`)]);
     if (mine !== turn) return;
     const place = at && (codes ? samePlace(at, codes.grid, next.grid) : at);
-    [codes, names] = [next, labels.labels];
+    codes = next;
+    names = { ...Object.fromEntries(Object.entries(labels.labels).map(([latent, words]) => [latent, words.join(", ")])), ...labels.names };
     byId("where").textContent = "Choose a position of the picture.";
     showPinned();
     if (place) choosePosition(place, { tell: false });
@@ -146,10 +147,11 @@ const showComposition = async (cell, mine) => {
 
 const nounButton = (noun, scores, grid) => {
   const drawn = element("canvas", { "aria-hidden": "true" }), least = Math.min(...scores), most = short(Math.max(...scores));
+  const even = Math.max(...scores) === least ? ", the same everywhere" : "";
   drawMap(drawn, scores, grid, least);
   const show = () => {
     drawMap(map, scores, grid, least);
-    byId("mapped").textContent = `Predicted place of ${noun}; its highest score is ${most}.`;
+    byId("mapped").textContent = `Predicted place of ${noun}; its highest score is ${most}${even}.`;
   };
   const shown = element("button", { type: "button", class: "noun", "aria-label": `${noun}, ${most}: show its predicted place` },
     element("span", { class: "over" }, picture(source.picture, ""), drawn), element("span", {}, `${noun} ${most}`));
@@ -182,13 +184,12 @@ const strip = new Strip(byId("strip"), showCell);
 const generate = async () => {
   const order = { kind: "look", prompt: byId("prompt").value, seeds: [Number(byId("seed").value)], edits: [], preview_every: 3 };
   const done = await panel.run(order, { preview: ({ pictures }) => showPicture(address(pictures[0].url), "on the way") });
-  if (done) await showSource(fromJob(done));
+  if (done) await showSource(fromJob(done, order));
 };
 
-const panel = byId("ask") ? new JobPanel() : null; // without a model the page has no form
+const panel = byId("generate")?.disabled === false ? new JobPanel() : null; // null: no model, or a collected picture
 if (panel) byId("ask").onsubmit = event => {
   event.preventDefault();
-  at = pinned = null;
   generate();
 };
 
@@ -198,10 +199,10 @@ const restore = () => {
   at = place.length === 2 && place.every(Number.isInteger) ? place : null;
   pinned = /^\d+$/.test(link.latent ?? "") ? Number(link.latent) : null;
   if (collected) return showSource(fromStudy(collected));
-  if (!panel || !link.prompt) return null;
+  if (!link.prompt) return null;
   byId("prompt").value = link.prompt;
   byId("seed").value = /^\d+$/.test(link.seed ?? "") ? link.seed : "0";
-  return generate();
+  return panel ? generate() : null;
 };
 whenLinkChanges(restore);
 restore();

@@ -12,7 +12,7 @@ import { announce, pageData } from "./shell.js";
 
 const choices = pageData("choices");
 const nothing = toRows(maskOf(choices.grid));
-const panel = byId("generate") ? new JobPanel() : null; // without a model nothing can be generated
+const panel = byId("generate").disabled ? null : new JobPanel(); // null: there is no model
 
 // ---- The edits: what the user does to one goes through the history, and from there to the page.
 
@@ -67,24 +67,28 @@ const restore = link => {
 
 byId("copy-link").onclick = async () => {
   remember();
-  await navigator.clipboard.writeText(location.href);
-  announce("The link was copied.");
-  byId("copied").textContent = "Copied. The link holds the prompt, the seeds and all edits.";
+  try {
+    await navigator.clipboard.writeText(location.href);
+    byId("copied").textContent = "Copied. The link holds the prompt, the seeds and all edits.";
+  } catch { // no clipboard, such as over an address that is not this machine's
+    byId("copied").textContent = "The browser does not let the page copy. Copy its address: it holds the prompt, the seeds and all edits.";
+  }
 };
 for (const name of ["prompt", "seed", "count", "locked"]) byId(name).addEventListener("change", remember);
 
 // ---- The pictures.
 
-const unlocked = () => {
+/** Where the seed is not kept, every generation has another one. */
+const takeSeeds = () => {
   if (!byId("locked").checked) byId("seed").value = Math.floor(Math.random() * 1e6);
   remember();
+  return seeds();
 };
 
 const generate = async () => {
-  unlocked();
   problem("");
   byId("made").hidden = true;
-  const edits = toSend(history.state), order = { prompt: byId("prompt").value, seeds: seeds(), preview_every: 3 };
+  const edits = toSend(history.state), order = { prompt: byId("prompt").value, seeds: takeSeeds(), preview_every: 3 };
   return edits.length ? generateEdited({ kind: "steer", ...order, edits }) : generateAlone({ kind: "look", ...order, seeds: order.seeds.slice(0, 1) });
 };
 

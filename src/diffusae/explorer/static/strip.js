@@ -39,7 +39,8 @@ export class Strip {
   name(strongest) {
     for (const shown of this.#buttons) {
       const labelled = (strongest[shown.dataset.cell] ?? []).filter(([, , label]) => label);
-      shown.querySelector(".label").textContent = labelled[0]?.[2] ?? "·";
+      const first = labelled.find(([, , label]) => label !== "background") ?? labelled[0]; // background says the least
+      shown.querySelector(".label").textContent = first?.[2].split(", ")[0] ?? "·";
       shown.title = labelled.map(([latent, , label]) => `${latent} ${label}`).join(", ");
     }
   }
