@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,12 @@ def test_an_unknown_cell_or_latent_is_refused(catalogue):
         catalogue.row_of("down-t9.00", 0)
     with pytest.raises(UserError, match="latents 0 to 31"):
         catalogue.row_of("down-t1.00-cond-k10", 32)
+
+
+def test_labels_with_the_same_words_or_none_do_not_stop_the_search(catalogue):
+    odd = replace(catalogue, labels=["!!", "Fish", "fish", "tree"])
+    assert odd.vocabulary == ("Fish", "tree")
+    assert odd.vocabulary.label_of("fishes") == "Fish"
 
 
 def test_label_vectors_are_kept_once_for_all_cells(catalogue):

@@ -4,15 +4,22 @@ import html
 import io
 import re
 import shlex
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+import diffusae
 from composing import compose
 from diffusae.cli.arguments import CommandLine
+from diffusae.explorer.app import build_app
+from diffusae.explorer.explored import Explored
+from diffusae.explorer.jobs import Job
 from diffusae.explorer.latent_page import python_lines
+from diffusae.explorer.security import Security
 from explorer.synthetic_study import SyntheticWords
 
 PAGE = {"accept": "text/html"}
@@ -24,6 +31,10 @@ def _words(monkeypatch):
     monkeypatch.setattr(
         "diffusae.explorer.neighbours.word_embedding", lambda settings: SyntheticWords()
     )
+
+
+def asker(explored: Explored) -> TestClient:
+    return TestClient(build_app(explored, Security("127.0.0.1")), base_url="http://127.0.0.1")
 
 
 def page(finder, address: str) -> str:
@@ -148,6 +159,40 @@ def test_the_lines_of_python_run(explored, monkeypatch):
     exec(python_lines(explored, cell, 3, "a flat drawing of a red fish"), space)
     steered = space["steered"]
     assert (steered.picture != steered.run.picture).any()
+
+
+def test_a_latent_whose_pictures_are_damaged_is_shown_without_captions(
+    synthetic_directory, tmp_path
+):
+    copy = shutil.copytree(synthetic_directory, tmp_path / "synthetic")
+    for shard in (copy / "activations" / "images").iterdir():
+        shard.write_bytes(shard.read_bytes()[:-512])
+    asked = asker(Explored(diffusae.open(copy)))
+    text = page(asked, f"/latents/{CELL}/1/")
+    assert text.count("/thumbnails/") == 8 and "There is no caption to steer" in text
+    assert asked.get("/thumbnails/000001.webp").status_code == 400
+
+
+def test_the_push_into_an_empty_prompt_is_one_generation_until_it_is_forgotten(
+    finder, synthetic, monkeypatch
+):
+    explored = Explored(synthetic)
+    wanted = []
+
+    def submit(request):
+        wanted.append(request)
+        return Job(f"j{len(wanted)}", request), 0
+
+    monkeypatch.setattr(explored.generation, "submit", submit)
+    monkeypatch.setattr(
+        explored.generation, "job", lambda name: Job(name, wanted[0]) if name == "j1" else None
+    )
+    headers = {"origin": "http://127.0.0.1", "content-type": "application/json"}
+    address = f"/latents/{CELL}/1/empty-prompt/"
+    made = [asker(explored).post(address, json={}, headers=headers).json() for _ in range(2)]
+    assert made == [{"id": "j1"}] * 2 and len(wanted) == 1
+    (request,) = wanted
+    assert (request.prompt, request.edits.edits[0].latents) == ("", (1,))
 
 
 def test_data_for_scripts_is_the_catalogue(finder, catalogue):

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.concepts.words import Vocabulary
+from diffusae.concepts.words import Vocabulary, normal_words
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import OpenCell, not_yet
 from diffusae.exploring.concept_table import LabelVectors
@@ -213,8 +213,13 @@ class Catalogue:
 
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
-        """The labels with their plurals; None where nothing is labelled."""
-        return Vocabulary(self.labels) if self.labels else None
+        """The labels with their plurals; None where nothing is labelled. Of labels with the same
+        words, such as "fish" and "Fish", the first one stands for both; labels without a word are
+        left out.
+        """
+        named = {tuple(normal_words(label)): label for label in reversed(self.labels)}
+        labels = [label for words, label in named.items() if words]
+        return Vocabulary(sorted(labels)) if labels else None
 
     def labels_of(self, row: int) -> list[tuple[str, int, float, float]]:
         """(label, count, mean IoU, share) of every label of a row, the most frequent first."""

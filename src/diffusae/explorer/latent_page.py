@@ -23,6 +23,7 @@ from diffusae.explorer.catalogue import STATISTICS, CatalogueCell
 from diffusae.explorer.directions import Partner
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.find_page import TITLES, address_of, text_of
+from diffusae.explorer.generation import Full
 from diffusae.explorer.jobs import JobRequest
 from diffusae.explorer.measured import measured_effects
 from diffusae.explorer.pages import answer
@@ -54,7 +55,10 @@ def routes(explored: Explored) -> list[Route]:
 
     def picture(request: Request) -> Response:
         cell, latent = _asked(explored, request)
-        return JSONResponse({"id": empty_prompt_job(explored, cell, latent)}, 201)
+        try:
+            return JSONResponse({"id": empty_prompt_job(explored, cell, latent)}, 201)
+        except Full as error:
+            return JSONResponse({"error": str(error)}, 429)
 
     def data(request: Request) -> Response:
         cell, latent = _asked(explored, request)

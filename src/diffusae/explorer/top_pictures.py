@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -35,7 +36,7 @@ class TopPictures:
         with reading(cell.cell.concepts_directory, remedy="label this cell again"):
             images, values = (table[name][latent].as_py() for name in _COLUMNS)
             pairs = zip(of_type(images, list[str], "top_images"), values, strict=True)
-            return [(image_id, float(value)) for image_id, value in pairs]
+            return [(image_id, float(value)) for image_id, value in pairs if isfinite(value)]
 
 
 def _read(cell: CatalogueCell) -> Any:
