@@ -36,6 +36,8 @@ from diffusae.study.seeds import is_twin
 
 NEAREST = 8
 """Latents of the same cell."""
+ELSEWHERE = 12
+"""Other cells whose partners are shown."""
 STRENGTH = 3.0
 """Of the push into an empty prompt."""
 MOST_WEIGHTS = 2e7
@@ -259,7 +261,8 @@ class Computed:
         histogram: a chart's element; None: it cannot be drawn, for the reason in `no_histogram`.
         silent: share of positions where the latent is not active; pictures: those looked at.
         over_t: the latent and its partners at the other times of its block, branch and tag.
-        elsewhere: its partners in other cells.
+        elsewhere: its partners in other cells, those with the largest cosines; left_out: how many
+            cells are not shown.
         seeds: its partners in autoencoders of the same cell with another seed.
         nearest: latents of the same cell.
         common: pictures on which maps were compared; 0: they were not.
@@ -272,6 +275,7 @@ class Computed:
     pictures: int
     over_t: list[ShownPartner]
     elsewhere: list[ShownPartner]
+    left_out: int
     seeds: list[ShownPartner]
     nearest: list[ShownPartner]
     common: int
@@ -296,23 +300,22 @@ class Computed:
         except UserError as error:
             no_histogram = str(error)
         partners = explored.directions.partners(cell, latent, explored.catalogue.cells)
-        compared = [one for one in partners if one.cosine > 0]
-        correlations, common, reason = correlate(explored, cell, latent, tops, compared)
-        shown = {
-            one.cell.name: shown_partner(explored, one, correlations.get(one.cell.name))
-            for one in partners
-        }
-        seeds = [one for one in shown.values() if is_seed(one.partner.cell, cell)]
-        over_t = [one for one in shown.values() if is_moment(one.partner.cell, cell)]
+        near = [one for one in partners if is_seed(one.cell, cell) or is_moment(one.cell, cell)]
+        others = sorted((one for one in partners if one not in near), key=lambda o: -o.cosine)
+        chosen = [*near, *others[:ELSEWHERE]]
+        correlations, common, reason = correlate(explored, cell, latent, tops, chosen)
+        shown = [shown_partner(explored, one, correlations.get(one.cell.name)) for one in chosen]
+        seeds = [one for one in shown if is_seed(one.partner.cell, cell)]
+        over_t = [one for one in shown if is_moment(one.partner.cell, cell)]
         own = shown_partner(explored, Partner(cell, latent, 1.0), None)
-        others = [one for one in shown.values() if one not in seeds and one not in over_t]
         return cls(
             histogram,
             no_histogram,
             silent,
             pictures,
             sorted([own, *over_t], key=lambda one: -one.partner.cell.cell.t) if over_t else [],
-            sorted(others, key=lambda one: -one.partner.cosine),
+            shown[len(near) :],
+            len(others[ELSEWHERE:]),
             seeds,
             [
                 shown_partner(explored, one, None)
