@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from diffusae.cli.arguments import CommandLine
 from diffusae.explorer.app import build_app
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.jobs import Job
-from diffusae.explorer.latent_page import python_lines
+from diffusae.explorer.latent_page import python_lines, shown_labels
 from diffusae.explorer.security import Security
 from explorer.synthetic_study import SyntheticWords
 
@@ -114,6 +115,20 @@ def test_the_page_of_a_latent_shows_labels_with_intervals_partners_and_pictures(
     assert re.search(r"\[0\.\d\d, \d\.\d\d\] of \d+", text) or "<td>–</td>" in text
     assert text.count('loading="lazy"') == 16  # 8 pictures, each under its map
     assert "Nearest latents of this cell" in text and "study.steer" in text
+
+
+def test_the_interval_of_a_label_is_wilsons_also_for_very_many_pictures(synthetic, catalogue):
+    row = catalogue.row_of(CELL, 1)
+    explored = Explored(synthetic)
+    many = replace(catalogue, active_pictures=np.full(len(catalogue), 100_000, np.int32))
+    vars(explored)["catalogue"] = many
+    first = shown_labels(explored, many.cell(CELL), row)[0]
+    n, p = 100_000, first.count / 100_000
+    z = 1.959963984540054
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    assert first.of_active is not None and first.of_active.ci95 is not None
+    low, high = first.of_active.ci95
+    assert high - low == pytest.approx(2 * half / (1 + z * z / n))
 
 
 def test_latent_0_has_its_partners_at_the_other_times(finder):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
@@ -286,7 +287,7 @@ def _read(cell: OpenCell) -> _Part:
     }.items():
         _fill(statistics[name], path, name)
     entries: Any = dictionary.table
-    labels, which = np.unique(entries["label"].to_numpy(dtype=object), return_inverse=True)
+    which, labels = pd.factorize(entries["label"], sort=True)
     return _Part(
         d_in,
         size,

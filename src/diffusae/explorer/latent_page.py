@@ -190,12 +190,12 @@ def _values(explored: Explored, name: str, latent: int, *, computed: bool) -> di
 def shown_labels(explored: Explored, cell: CatalogueCell, row: int) -> list[ShownLabel]:
     """The labels of a row, the most frequent first."""
     catalogue = explored.catalogue
-    n = catalogue.active_pictures[row]
+    n = int(catalogue.active_pictures[row])
     return [
         ShownLabel(
             label,
             count,
-            Estimate(count / n, wilson(count / n, n), int(n)) if count <= n else None,
+            Estimate(count / n, wilson(count / n, n), n) if count <= n else None,
             text_of("iou", iou),
             text_of("share", share),
         )
