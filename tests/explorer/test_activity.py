@@ -1,14 +1,19 @@
 """Maps, histograms, directions and what is kept of them."""
 
+import shutil
 from threading import Barrier, Thread
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import diffusae
 from diffusae.errors import UserError
 from diffusae.explorer.activity import Activity, correlation
+from diffusae.explorer.catalogue import Catalogue
 from diffusae.explorer.directions import Directions
 from diffusae.explorer.kept import Kept
 from diffusae.explorer.latent_page import is_seed
@@ -93,23 +98,17 @@ def test_partners_and_nearest_latents_have_the_largest_cosines(catalogue):
 
 
 def test_autoencoders_of_other_seeds_are_known_by_their_tags(catalogue):
-    class Named:
-        def __init__(self, name, place="down"):
-            self.name, self.cell = name, type("Cell", (), {"place": place})()
+    def named(name: str, place: str = "down") -> Any:
+        return SimpleNamespace(name=name, cell=SimpleNamespace(place=place))
 
-    own = Named("down-t1.00-cond-k10")
-    assert is_seed(Named("down-t1.00-cond-k10-seed1"), own)
-    assert is_seed(own, Named("down-t1.00-cond-k10-seed1"))
-    assert not is_seed(Named("down-t1.00-cond-k20"), own)
-    assert not is_seed(Named("down-t1.00-cond-k10-seed1", "mid"), own)
+    own = named("down-t1.00-cond-k10")
+    assert is_seed(named("down-t1.00-cond-k10-seed1"), own)
+    assert is_seed(own, named("down-t1.00-cond-k10-seed1"))
+    assert not is_seed(named("down-t1.00-cond-k20"), own)
+    assert not is_seed(named("down-t1.00-cond-k10-seed1", "mid"), own)
 
 
 def test_measured_effects_are_those_of_the_test_pictures(catalogue, synthetic_directory, tmp_path):
-    import shutil
-
-    import diffusae
-    from diffusae.explorer.catalogue import Catalogue
-
     copy = shutil.copytree(synthetic_directory, tmp_path / "synthetic")
     cell = Catalogue.of(diffusae.open(copy).cells).cells[0]
     assert measured_effects(cell, ["fish"]) == []
