@@ -63,8 +63,8 @@ def test_previews_of_a_family_change_no_bit_and_the_last_one_is_the_picture(name
     assert plain is not None and watched is not None
     assert np.array_equal(plain, watched)
     assert list(shown) == [0, 1, 2]
-    # After the last step the prediction is what the step arrives at.
-    assert np.abs(shown[2].astype(int) - plain[0].astype(int)).max() <= 1
+    # The last step arrives at its prediction; DDIM's keeps a trace of noise.
+    assert np.abs(shown[2].astype(int) - plain[0].astype(int)).max() <= 3
 
 
 def test_an_error_of_the_watcher_ends_the_call_and_nothing_is_left_behind():
