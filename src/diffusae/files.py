@@ -136,9 +136,17 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
         OSError: there is no such file, or it cannot be read.
         ValueError: it is no JSON object, or its values do not match its checksum.
     """
+    return _sealed(_sealed_bytes(path))
+
+
+def _sealed_bytes(path: Path | str) -> bytes:
     if (size := Path(path).stat().st_size) > MOST_SEALED:
         raise ValueError(f"it has {size} bytes, at most {MOST_SEALED} are expected")
-    value = json_value(Path(path).read_bytes())
+    return Path(path).read_bytes()
+
+
+def _sealed(data: bytes) -> dict[str, Any]:
+    value = json_value(data)
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, found {type(value).__name__}")
     values = {name: entry for name, entry in value.items() if name != CHECKSUM}
@@ -251,8 +259,7 @@ def verified(path: Path | str) -> Path:
     path = Path(path)
     record = path.with_name(RECORD)
     try:
-        run = read_sealed(record)
-        outputs = recorded_outputs(run)
+        stage, outputs = _stage_and_outputs(_sealed_bytes(record))
     except FileNotFoundError:
         return path
     except (OSError, ValueError) as error:
@@ -268,11 +275,20 @@ def verified(path: Path | str) -> Path:
         size = outputs[path.name]["size"]
         raise UserError(
             f"{path} is a directory, expected a file of {size} bytes: move it away; then"
-            f" {again(run.get('stage'))}"
+            f" {again(stage)}"
         )
     if fault := output_fault(path, outputs[path.name], read=True):
-        raise UserError(f"damaged: {fault}; {again(run.get('stage'))}")
+        raise UserError(f"damaged: {fault}; {again(stage)}")
     return path
+
+
+@lru_cache(maxsize=4)
+def _stage_and_outputs(data: bytes) -> tuple[str | None, Outputs | None]:
+    """What `verified` needs of a run.json. The files of a directory are read one after the other,
+    and its run.json is parsed once for them.
+    """
+    run = _sealed(data)
+    return run.get("stage"), recorded_outputs(run)
 
 
 def again(stage: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -23,18 +23,28 @@ def write_table(path: Path | str, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, engine="pyarrow", index=False)
 
 
-def read_table(path: Path | str, columns: Mapping[str, Kind], *, remedy: str) -> pd.DataFrame:
+def read_table(
+    path: Path | str, columns: Mapping[str, Kind], *, remedy: str, without: Collection[str] = ()
+) -> pd.DataFrame:
     """A table with at least these columns. A plural kind means lists of any length as values.
+
+    Args:
+        without: columns that are not read: lists take long to read.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, a column is missing or of another kind, or a value is missing.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     with reading(path, remedy=remedy):
         with open(path, "rb") as file:
-            table: Any = pd.read_parquet(file, engine="pyarrow")
+            names = None
+            if without:
+                names = [name for name in pq.read_schema(file).names if name not in without]
+                file.seek(0)
+            table: Any = pd.read_parquet(file, engine="pyarrow", columns=names)
         if missing := [name for name in columns if name not in table.columns]:
             raise UserError(f"it lacks the columns {', '.join(missing)}")
         wrong = [

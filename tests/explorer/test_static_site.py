@@ -75,9 +75,17 @@ def test_an_earlier_export_is_replaced_whole_and_nothing_is_left_beside_it(app, 
 
 def test_a_directory_with_anything_else_is_refused_and_stays_as_it_is(app, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="no earlier export; give an empty directory"):
+    with pytest.raises(UserError, match=r"holds thesis\.tex, which no earlier export made"):
         export(app, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_files_that_were_put_into_an_earlier_export_are_not_lost(app, tmp_path):
+    export(app, tmp_path / "site")
+    (tmp_path / "site" / "CNAME").write_text("concepts.example")
+    with pytest.raises(UserError, match="holds CNAME, which no earlier export made"):
+        export(app, tmp_path / "site")
+    assert (tmp_path / "site" / "CNAME").is_file()
 
 
 def test_what_fails_on_the_way_leaves_the_earlier_export(app, tmp_path):

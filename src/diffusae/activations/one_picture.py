@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import mmap
 import tarfile
+from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,7 +23,7 @@ from diffusae.activations.local_copy import open_shard
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.npy import npy_array
 from diffusae.activations.reader import REMEDY, meta_of, read_updates
-from diffusae.activations.schema import CodeStream, Shard, Stream
+from diffusae.activations.schema import IMAGES, CodeStream, Shard, Stream
 from diffusae.activations.tar_index import Member, members_of
 from diffusae.errors import UserError
 from diffusae.files import sha256_of
@@ -89,6 +91,11 @@ class OnePicture:
             raise UserError(f"{where}: {error}; {REMEDY}") from error
         return codes_in(tensors, self.manifest, codes, where)
 
+    def image(self, image_id: str) -> bytes | None:
+        """The PNG of a picture as it is stored; None: the collection does not have it."""
+        found = self._member(IMAGES, image_id, "png")
+        return None if found is None else found[1]
+
     def meta(self, folder: str, image_id: str) -> dict[str, Any] | None:
         """What is stored beside a picture, such as its prompt and seed; None: it is not there.
 
@@ -113,15 +120,26 @@ class OnePicture:
     def _member(self, folder: str, image_id: str, kind: str) -> tuple[Shard, bytes] | None:
         with self._lock:
             for shard in self._candidates(folder, image_id):
-                self._require_sound(shard)
-                with open_shard(self.root, shard) as file:
-                    tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    with tar:
-                        members = {one.name: one for one in _members(tar, shard)}
-                        self._note(shard, members)
-                        if (member := members.get(f"{image_id}.{kind}")) is not None:
-                            return shard, tar[member.offset : member.offset + member.size]
+                with self._tar(shard) as tar:
+                    members = {one.name: one for one in _members(tar, shard)}
+                    self._note(shard, members)
+                    if (member := members.get(f"{image_id}.{kind}")) is not None:
+                        self._require_sound(shard)
+                        return shard, tar[member.offset : member.offset + member.size]
         return None
+
+    @contextmanager
+    def _tar(self, shard: Shard) -> Iterator[mmap.mmap]:
+        try:
+            with (
+                open_shard(self.root, shard) as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as tar,
+            ):
+                yield tar
+        except FileNotFoundError:
+            raise UserError(f"{shard.path} is missing below {self.root}; {REMEDY}") from None
+        except ValueError as error:  # an empty file cannot be mapped
+            raise UserError(f"{shard.path} is cut or damaged ({error}); {REMEDY}") from error
 
     def _candidates(self, folder: str, image_id: str) -> Iterator[Shard]:
         """The shards that may have the picture, the likeliest first."""
@@ -129,9 +147,16 @@ class OnePicture:
         if (known := self._file_of.get(image_id)) is not None:
             yield from sorted(shards, key=lambda shard: Path(shard.path).name != known)
             return
-        for shard in shards:
-            if Path(shard.path).name not in self._sought:
-                yield shard
+        left = [shard for shard in shards if Path(shard.path).name not in self._sought]
+        # Pictures are numbered as they are collected, so that the ids ascend from shard to shard.
+        # Where they do not, the guess is wrong, and all shards are looked through.
+        place = bisect_right(left, image_id, key=self._first_id) - 1
+        yield from left[max(0, place) : place + 1]
+        yield from (shard for n, shard in enumerate(left) if n != place)
+
+    def _first_id(self, shard: Shard) -> str:
+        with self._tar(shard) as tar:
+            return next((one.name.partition(".")[0] for one in _members(tar, shard)), "")
 
     def _note(self, shard: Shard, members: dict[str, Member]) -> None:
         name = Path(shard.path).name
@@ -141,12 +166,8 @@ class OnePicture:
     def _require_sound(self, shard: Shard) -> None:
         if shard.path in self._sound:
             return
-        try:
-            with open_shard(self.root, shard):
-                pass
+        with self._tar(shard):  # which fetches it where it is of a remote collection
             digest = sha256_of(self.root / shard.path)
-        except FileNotFoundError:
-            raise UserError(f"{shard.path} is missing below {self.root}; {REMEDY}") from None
         if digest != shard.sha256:
             raise UserError(f"{shard.path} has another SHA-256 than its manifest says; {REMEDY}")
         self._sound.add(shard.path)

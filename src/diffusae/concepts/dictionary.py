@@ -97,8 +97,12 @@ class ConceptDictionary:
         atomic_write_json(directory / "dictionary.json", head)
 
     @classmethod
-    def load(cls, directory: Path | str) -> ConceptDictionary:
+    def load(cls, directory: Path | str, *, top_pictures: bool = True) -> ConceptDictionary:
         """Read what `save` wrote.
+
+        Args:
+            top_pictures: False leaves out `top_images` and `top_values`, which take most of the
+                time and of the memory.
 
         Raises:
             UserError: a file is missing, unreadable or of another format, or contradicts another.
@@ -114,10 +118,12 @@ class ConceptDictionary:
                     raise UserError(
                         f"it has format {head.format_version}, expected {FORMAT_VERSION}"
                     )
+            without = () if top_pictures else _TOP
+            kinds = {name: kind for name, kind in _LATENT_COLUMNS.items() if name not in without}
             latents = read_table(
-                verified(directory / "latents.parquet"), _LATENT_COLUMNS, remedy=remedy
+                verified(directory / "latents.parquet"), kinds, remedy=remedy, without=without
             )
-            for column in ("top_images", "top_values"):
+            for column in _TOP if top_pictures else ():
                 latents[column] = [list(row) for row in latents[column]]
             table = read_table(
                 verified(directory / "dictionary.parquet"), _TABLE_COLUMNS, remedy=remedy
@@ -177,6 +183,7 @@ _LATENT_COLUMNS: Mapping[str, Kind] = {
     "top_images": "texts",
     "top_values": "numbers",
 }
+_TOP = ("top_images", "top_values")
 
 
 def build_dictionary(

@@ -50,7 +50,7 @@ _IRREGULAR = {
 _MEN = re.compile(r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)(?<!talis)(?<!otto)man$")
 _PREPOSITIONS = frozenset({"of", "in", "with", "on", "for"})
 _COUNTS = {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
-_BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
+BEFORE = {"a", "an", "the", "some", "several", "many"} | _COUNTS
 """Words that may stand before a tag without changing its meaning."""
 
 
@@ -175,7 +175,7 @@ class Vocabulary(tuple[str, ...]):
         while words:
             if (label := self._meant.get(tuple(words))) is not None:
                 return label
-            if words[0] not in _BEFORE and not words[0].isdigit():
+            if words[0] not in BEFORE and not words[0].isdigit():
                 return None
             words = words[1:]
         return None

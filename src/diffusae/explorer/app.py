@@ -16,10 +16,15 @@ from diffusae.errors import UserError
 from diffusae.explorer import (
     charts_page,
     compare_page,
+    find_page,
+    images,
     jobs_api,
+    latent_page,
+    look_page,
     notes_api,
     records_page,
     start_page,
+    steer_page,
 )
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
@@ -29,6 +34,11 @@ from diffusae.files import digest_of
 
 PAGES: list[Callable[[Explored], list[Route]]] = [
     start_page.routes,
+    find_page.routes,
+    latent_page.routes,
+    images.routes,
+    look_page.routes,
+    steer_page.routes,
     jobs_api.routes,
     notes_api.routes,
     charts_page.routes,

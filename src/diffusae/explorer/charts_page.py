@@ -10,14 +10,12 @@ from starlette.routing import Route
 
 from diffusae.evaluation.result import Result
 from diffusae.explorer.explored import Explored
-from diffusae.explorer.pages import NAVIGATION, answer, environment
+from diffusae.explorer.pages import answer, environment
 from diffusae.explorer.records_page import Behind
 from diffusae.report.commands import command
 from diffusae.report.page import CHARTS
 from diffusae.report.rendering import Rendered, rendered
 from diffusae.report.study import FinishedStudy
-
-NAVIGATION.append(("Charts", "charts/"))
 
 
 def routes(explored: Explored) -> list[Route]:

@@ -26,14 +26,12 @@ from diffusae.explorer.compared import (
 )
 from diffusae.explorer.compared_charts import cosines_chart, figures_chart
 from diffusae.explorer.explored import Explored, Missing
-from diffusae.explorer.pages import NAVIGATION, answer
+from diffusae.explorer.pages import answer
 from diffusae.report import charts, vega
 from diffusae.report.side_by_side import Member, shown
 
 KEPT = 32
 """Comparisons that are kept, so that their pages come at once."""
-
-NAVIGATION.append(("Compare", "compare/"))
 
 
 @dataclass(frozen=True)

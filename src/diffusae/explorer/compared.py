@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.errors import UserError
 from diffusae.evaluation.differences import difference
 from diffusae.evaluation.result import Estimate, Result
 from diffusae.evaluation.stability import nearest_directions
 from diffusae.explorer.explored import Explored
 from diffusae.exploring.cells import OpenCell
-from diffusae.sae.storage import load_sae
 
 MOST = 60
 """Partners that the page lists."""
@@ -42,6 +40,10 @@ class Side:
         for directory, record in source.records:
             if record.stage == "evaluate" and directory.name == self.cell.name:
                 yield from source.rows(directory)
+
+    def directions(self) -> torch.Tensor:
+        """The directions of its latents, [d_sae, d_in]."""
+        return self.explored.directions.of(self.explored.catalogue.cell(self.cell.name))
 
     def dictionary(self) -> ConceptDictionary | None:
         """Its labels; None where it is not labelled. It is read anew, so that many comparisons do
@@ -158,8 +160,7 @@ def partners_of(
     Raises:
         UserError: the decoders have vectors of different lengths, or a file is damaged.
     """
-    directions = [_directions(side.cell) for side in (first, second)]
-    cosines, which = nearest_directions(*directions)
+    cosines, which = nearest_directions(first.directions(), second.directions())
     names = [_labels(dictionary) for dictionary in dictionaries]
     order = sorted(range(len(cosines)), key=lambda i: (i not in names[0], -float(cosines[i])))
     partners = []
@@ -168,12 +169,6 @@ def partners_of(
         labels = names[0].get(latent, ()), names[1].get(partner, ())
         partners.append(Partner(latent, partner, float(cosines[latent]), labels))
     return partners, cosines.tolist()
-
-
-def _directions(cell: OpenCell) -> torch.Tensor:
-    if cell.sae_directory is None:
-        raise UserError(f"{cell.name} has no autoencoder")
-    return load_sae(cell.sae_directory)[0].W_dec.detach()
 
 
 def _labels(dictionary: ConceptDictionary | None) -> dict[int, list[str]]:

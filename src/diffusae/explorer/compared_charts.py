@@ -28,11 +28,10 @@ def figures_chart(figures: Sequence[Figure], names: tuple[str, str]) -> alt.Face
     if not data:
         return None
     scale = alt.Scale(domain=list(names), range=list(COLOURS))
+    legend = alt.Legend(title=None, orient="top", columns=1)
     base = alt.Chart(alt.InlineData(data)).encode(
         y=alt.Y("name:N", title=None, axis=None, sort=list(names)),
-        color=alt.Color(
-            "name:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=1)
-        ),
+        color=alt.Color("name:N", scale=scale, legend=legend),
         tooltip=[alt.Tooltip("metric:N"), *TOOLTIP[:1], *TOOLTIP[2:]],
     )
     x = alt.X("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))

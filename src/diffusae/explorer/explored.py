@@ -10,16 +10,27 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from diffusae.errors import UserError, unknown
+from diffusae.explorer.activity import Activity
+from diffusae.explorer.catalogue import Catalogue
+from diffusae.explorer.collected import CollectedPictures
+from diffusae.explorer.directions import Directions
 from diffusae.explorer.generation import Generation
+from diffusae.explorer.kept import Kept
+from diffusae.explorer.neighbours import Neighbours
 from diffusae.explorer.notes import Notes
+from diffusae.explorer.pictures import Pictures
+from diffusae.explorer.top_pictures import TopPictures
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.opened import OpenStudy
 from diffusae.report.gathering import Source, in_order
 from diffusae.report.study import FinishedStudy
 from diffusae.runs.survey import runs_below
-from diffusae.sae.storage import sizes_of
 
 T = TypeVar("T")
+
+
+KEPT_LATENTS = 256
+"""Latents whose partners and histograms stay in memory, some 20 kB a latent."""
 
 
 class Missing(UserError):
@@ -131,7 +142,8 @@ class Explored:
         Raises:
             Missing: the study has no such cell, or its autoencoder no such latent.
         """
-        _, d_sae = sizes_of(self.cell(cell).settings.sae)
+        self.cell(cell)
+        d_sae = self.catalogue.cell(cell).size
         number = int(index) if isinstance(index, int | str) and str(index).isdecimal() else -1
         if not 0 <= number < d_sae:
             raise Missing(
@@ -148,6 +160,51 @@ class Explored:
     def generation(self) -> Generation:
         """The model, which is loaded when it is first needed. `reason` says why there is none."""
         return Generation(self.study, self.cells)
+
+    @shared
+    def collected(self) -> CollectedPictures:
+        """The list of collected pictures."""
+        return CollectedPictures(self.study.settings.held_out.activations)
+
+    @shared
+    def catalogue(self) -> Catalogue:
+        """All latents of all cells."""
+        return Catalogue.of(list(self.cells.values()))
+
+    @shared
+    def neighbours(self) -> Neighbours:
+        """The labels nearest to a word."""
+        return Neighbours(self.study.settings, self.catalogue)
+
+    @shared
+    def pictures(self) -> Pictures:
+        """The collected pictures and their thumbnails."""
+        return Pictures(self.study.settings)
+
+    @shared
+    def top_pictures(self) -> TopPictures:
+        """The top pictures of every latent."""
+        return TopPictures()
+
+    @shared
+    def directions(self) -> Directions:
+        """The directions of every latent."""
+        return Directions()
+
+    @shared
+    def activity(self) -> Activity:
+        """Where and how strongly latents are active."""
+        return Activity(self.pictures)
+
+    @shared
+    def empty_prompts(self) -> dict[tuple[str, int], str]:
+        """The generations that pushed a latent (cell, index) into an empty prompt: their ids."""
+        return {}
+
+    @shared
+    def computed(self) -> Kept[Any]:
+        """What was computed for the pages of the last latents."""
+        return Kept(KEPT_LATENTS, lambda _: 1)
 
 
 def _by_name(others: Sequence[Explored], own: str) -> dict[str, Explored]:

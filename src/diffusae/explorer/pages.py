@@ -21,7 +21,13 @@ from diffusae.explorer.security import DOCUMENT_POLICY
 from diffusae.report.rendering import environment as report_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NAVIGATION: list[tuple[str, str]] = []
+NAVIGATION = {
+    "Find": "find/",
+    "Look": "look/",
+    "Steer": "steer/",
+    "Charts": "charts/",
+    "Compare": "compare/",
+}
 """Title and address of the pages in the header, from left to right."""
 
 
@@ -32,7 +38,10 @@ def environment() -> Environment:
     loaders = [FileSystemLoader(TEMPLATES), templates.loader]
     templates.loader = ChoiceLoader([loader for loader in loaders if loader])
     templates.globals.update(
-        records=True, navigation=NAVIGATION, data_element=data_element, policy=DOCUMENT_POLICY
+        records=True,
+        navigation=NAVIGATION.items(),
+        data_element=data_element,
+        policy=DOCUMENT_POLICY,
     )
     return templates
 

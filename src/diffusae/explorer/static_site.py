@@ -9,17 +9,17 @@ The site is written beside its place and renamed when it is whole.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.types import ASGIApp, Message
 
 from diffusae.errors import UserError
@@ -27,6 +27,7 @@ from diffusae.explorer.assets import asset_names
 from diffusae.explorer.static_links import LEFT_OUT, file_of, links_in, redirected
 from diffusae.files import atomic_write_json
 from diffusae.jobs.progress import progress_bar
+from diffusae.parsing import read_json
 from diffusae.runs.disk import free_bytes, require_writable
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ SAMPLE = 12
 """Pages of latents from which the size of all is estimated."""
 START = ("/", LEFT_OUT)
 """Where the links begin that are followed."""
+_EMPTY = "give an empty directory"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def export_site(
     latents: Iterable[str],
     total_latents: int,
     further: Iterable[str] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write the site.
 
@@ -68,6 +71,7 @@ def export_site(
         latents: the addresses of the pages of latents that belong to it.
         total_latents: how many the study has.
         further: addresses that no page links to, such as the data that its scripts load.
+        renamed: texts that no file may have, such as paths of this machine, and what stands there.
 
     Raises:
         UserError: the directory holds something else, cannot be written, or its disk is too small.
@@ -77,14 +81,14 @@ def export_site(
     chosen = list(dict.fromkeys(latents))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as beside:
-        site = _Site(app, Path(beside) / "site", wanted, set(chosen))
-        with asyncio.Runner() as runner:
+        site = _Site(app, Path(beside) / "site", wanted, set(chosen), renamed or {})
+        with start_blocking_portal() as portal:
             static = [f"/static/{name}" for name in asset_names()]
-            runner.run(site.follow([*START, *static, *further]))
-            _tell_size(site, runner, chosen)
+            portal.call(site.follow, [*START, *static, *further])
+            _tell_size(site, portal, chosen)
             with progress_bar("pages of latents", total=len(chosen)) as (advance, _):
                 for address in chosen:
-                    runner.run(site.follow([address]))
+                    portal.call(site.follow, [address])
                     advance()
         made = Exported(
             len(site.done), site.size, len(chosen), total_latents - len(chosen), site.failed
@@ -98,11 +102,16 @@ class _Site:
     """The files of a site while it is written."""
 
     def __init__(
-        self, app: ASGIApp, root: Path, wanted: Callable[[str], bool], latents: set[str]
+        self,
+        app: ASGIApp,
+        root: Path,
+        wanted: Callable[[str], bool],
+        latents: set[str],
+        renamed: Mapping[str, str],
     ) -> None:
         self.root, self.size, self.failed = root, 0, 0
         self.done: set[str] = set()
-        self._app, self._wanted, self._latents = app, wanted, latents
+        self._app, self._wanted, self._latents, self._renamed = app, wanted, latents, renamed
 
     def has(self, address: str) -> bool:
         """Whether an address belongs to the site."""
@@ -131,6 +140,9 @@ class _Site:
             log.warning("%s could not be made (status %d); its file says why", address, status)
             self.failed += 1
         linked: list[str] = []
+        if kind.startswith(("text/html", "application/json")):
+            for name, instead in self._renamed.items():
+                body = body.replace(name.encode(), instead.encode())
         if kind.startswith("text/html"):
             text = body.decode()
             linked = list(links_in(address, text))
@@ -150,7 +162,8 @@ class _Site:
         """The files that only a static site has."""
         shutil.copyfile(self._file(LEFT_OUT), self.root / "404.html")
         (self.root / ".nojekyll").touch()
-        atomic_write_json(self.root / MARKER, {"format": 1, **vars(made)})
+        names = sorted(entry.name for entry in self.root.iterdir())
+        atomic_write_json(self.root / MARKER, {"format": 1, **vars(made), "names": names})
 
 
 async def asked(app: ASGIApp, address: str) -> tuple[int, str, bytes]:
@@ -176,14 +189,14 @@ async def asked(app: ASGIApp, address: str) -> tuple[int, str, bytes]:
     return start["status"], headers.get(b"content-type", b"").decode(), body
 
 
-def _tell_size(site: _Site, runner: asyncio.Runner, chosen: list[str]) -> None:
+def _tell_size(site: _Site, portal: BlockingPortal, chosen: list[str]) -> None:
     """Write a sample of the pages of latents, and say how large all will be.
 
     Raises:
         UserError: they do not fit the disk.
     """
     before, sample = site.size, chosen[:: max(1, len(chosen) // SAMPLE)]
-    runner.run(site.follow(sample))
+    portal.call(site.follow, sample)
     if not sample:
         return
     rest = (site.size - before) * (len(chosen) - len(sample)) // len(sample)
@@ -197,11 +210,17 @@ def _tell_size(site: _Site, runner: asyncio.Runner, chosen: list[str]) -> None:
 
 
 def _require_replaceable(directory: Path) -> None:
-    if directory.is_dir() and ((directory / MARKER).is_file() or not any(directory.iterdir())):
+    """Refuse a directory that holds anything but an earlier export."""
+    if not directory.is_dir():
+        if directory.exists():
+            raise UserError(f"export={directory} is a file; give a directory")
         return
-    if directory.exists() or directory.is_symlink():
+    made = read_json(marker, remedy=_EMPTY) if (marker := directory / MARKER).is_file() else {}
+    names = made.get("names", []) if isinstance(made, dict) else []
+    if others := sorted({entry.name for entry in directory.iterdir()} - {*names, MARKER}):
         raise UserError(
-            f"export={directory} holds something that is no earlier export; give an empty directory"
+            f"export={directory} holds {', '.join(others[:5])}, which no earlier export made;"
+            f" {_EMPTY}"
         )
 
 

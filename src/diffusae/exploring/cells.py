@@ -33,22 +33,30 @@ class OpenCell:
     """One (block, t, conditioning) with the autoencoder that was trained there.
 
     Attributes:
-        settings: the study's configuration at this cell.
+        study: the study's configuration.
+        place: the cell's coordinates: model, block, t and conditioning.
         sae_directory: the directory of the autoencoder; None: there is none.
+        tag: of the autoencoder.
     """
 
-    settings: Study
+    study: Study
+    place: Cell
     sae_directory: Path | None
+    tag: str
 
     @classmethod
     def of_study(cls, settings: Study) -> OpenCell:
         """The cell that a configuration chooses."""
-        return cls(settings, settings.sae)
+        return cls(settings, settings.cell, settings.sae, settings.cfg.sae.tag)
 
-    @property
-    def place(self) -> Cell:
-        """The cell's coordinates: model, block, t and conditioning."""
-        return self.settings.cell
+    @cached_property
+    def settings(self) -> Study:
+        """The study's configuration at this cell, made at the first use: it takes longer than all
+        else that a list of many cells needs.
+        """
+        at_cell = self.study.at(self.place)
+        at_cell.cfg.sae.tag = self.tag
+        return at_cell
 
     @property
     def block(self) -> str:
@@ -68,7 +76,7 @@ class OpenCell:
     @property
     def name(self) -> str:
         """The name of the cell's directories, such as `down-t0.50-cond-k10`."""
-        return self.settings.cell_name
+        return f"{self.place.key}-{self.tag}"
 
     @cached_property
     def sae(self) -> SparseAutoencoder:
@@ -95,12 +103,21 @@ class OpenCell:
         """
         if not self.labelled:
             raise not_yet(self.settings, "label")
-        return ConceptDictionary.load(self.settings.concepts)
+        return ConceptDictionary.load(self.concepts_directory)
 
     @property
     def labelled(self) -> bool:
         """Whether there is a finished dictionary of this cell."""
-        return (self.settings.concepts / "dictionary.json").is_file()
+        return (self.concepts_directory / "dictionary.json").is_file()
+
+    @property
+    def concepts_directory(self) -> Path:
+        """Where the dictionary of this cell lies."""
+        return self.study.directory / "concepts" / self.name
+
+    def evaluation(self, metric: str) -> Path:
+        """Where the results of a metric at this cell lie."""
+        return self.study.directory / "evaluation" / metric / self.name
 
     def latent(self, *indices: int) -> Latents:
         """One latent or several, by their indices.
@@ -221,9 +238,8 @@ def _trained_cells(settings: Study) -> Iterator[OpenCell]:
             raise UserError(
                 f"{directory} holds the autoencoder of {place.key}; move it to its own name"
             )
-        at_cell = settings.at(place)
-        at_cell.cfg.sae.tag = directory.name.removeprefix(f"{place.key}-")
-        yield OpenCell(at_cell, directory)
+        tag = directory.name.removeprefix(f"{place.key}-")
+        yield OpenCell(settings, place, directory, tag)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

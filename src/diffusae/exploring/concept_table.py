@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
@@ -16,6 +18,28 @@ from diffusae.errors import UserError, unknown
 COLUMNS = ("cell", "latent", "label", "count", "mean_iou", "share", "similarity")
 NEAREST = 3
 """Labels that stand in for a word which is no label."""
+
+
+@dataclass(frozen=True)
+class LabelVectors:
+    """The labels of a cell that its word embedding knows.
+
+    Attributes:
+        cell: the cell's name.
+        embedding: the embedding's name; None: the dictionary does not say it.
+        labels, vectors: the labels and their unit vectors.
+    """
+
+    cell: str
+    embedding: str | None
+    labels: list[str]
+    vectors: Float[Tensor, "labels d"]
+
+    @classmethod
+    def of(cls, cell: str, dictionary: ConceptDictionary) -> LabelVectors:
+        """Those of a dictionary."""
+        name = dictionary.facts.get("embedding")
+        return cls(cell, name, dictionary.labels, dictionary.label_embeddings)
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,8 @@ def concept_table(
     rows: Any = pd.concat(tables) if tables else pd.DataFrame(columns=list(COLUMNS))
     labels = sorted(set(rows["label"]))
     if word is not None:
-        similar = _similar_labels(dictionaries, labels, word, embedding)
+        vectors = [LabelVectors.of(name, one) for name, one in dictionaries.items()]
+        similar = similar_labels(vectors, labels, word, embedding)
         rows = rows[rows["label"].isin(list(similar))]
         rows = rows.assign(similarity=rows["label"].map(similar))
         labels = list(similar)
@@ -82,28 +107,37 @@ def concept_table(
     return ConceptTable(rows[list(COLUMNS)].reset_index(drop=True), word, labels)
 
 
-def _similar_labels(
-    dictionaries: Mapping[str, ConceptDictionary],
-    labels: list[str],
+def similar_labels(
+    vectors: Sequence[LabelVectors],
+    labels: Sequence[str],
     word: str,
     embedding: Callable[[], WordEmbedding],
 ) -> dict[str, float]:
-    """{label: cosine to the word}: the word's own label, else the nearest ones."""
+    """{label: cosine to the word}: the word's own label, else the nearest ones.
+
+    Args:
+        vectors: the labels' vectors.
+        labels: all labels, also those without a vector.
+        word, embedding: see `concept_table`.
+
+    Raises:
+        UserError: as `concept_table`.
+    """
     if labels and (label := Vocabulary(labels).label_of(word)) is not None:
         return {label: 1.0}
     words = embedding()
-    known, vectors = embed_labels(words, [word])
+    known, vector = embed_labels(words, [word])
     if not known:
         raise unknown(f"concept (and {words.name} has no vector for it)", word, labels)
     cosines: dict[str, float] = {}
-    for name, dictionary in dictionaries.items():
-        if (made := dictionary.facts.get("embedding")) != words.name:
+    for one in vectors:
+        if one.embedding != words.name:
             raise UserError(
-                f"{name} was labelled with the embedding {made}, and {words.name} is configured;"
-                " choose embedding=... as the study did"
+                f"{one.cell} was labelled with the embedding {one.embedding}, and {words.name} is"
+                " configured; choose embedding=... as the study did"
             )
-        if dictionary.labels:
-            near = dictionary.label_embeddings @ vectors[0]
-            cosines.update(zip(dictionary.labels, near.tolist(), strict=True))
+        if one.labels:
+            near = one.vectors @ vector[0]
+            cosines.update(zip(one.labels, near.tolist(), strict=True))
     nearest = sorted(cosines, key=lambda label: (-cosines[label], label))[:NEAREST]
     return {label: round(cosines[label], 4) for label in nearest}

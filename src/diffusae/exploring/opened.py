@@ -71,7 +71,8 @@ class OpenModel:
         if block not in self.blocks:
             raise unknown(f"block of model {self.settings.cfg.model.name}:", block, self.blocks)
         place = Cell(self.settings.cfg.model.name, block, t, conditioning)
-        return OpenCell(self.settings.at(place), None if sae is None else Path(sae))
+        directory = None if sae is None else Path(sae)
+        return OpenCell(self.settings, place, directory, self.settings.cfg.sae.tag)
 
     def generate(
         self, prompt: str, *, seed: int = 0, capture: OpenCell | Sequence[OpenCell] = ()
@@ -150,7 +151,7 @@ class OpenStudy(OpenModel):
         if sae is not None:
             return super().cell(block, t=t, conditioning=conditioning, sae=sae)
         place = Cell(self.settings.cfg.model.name, block, t, conditioning)
-        at_place = {cell.settings.cfg.sae.tag: cell for cell in self.cells if cell.place == place}
+        at_place = {cell.tag: cell for cell in self.cells if cell.place == place}
         if not at_place:
             raise self._missing(place)
         wanted = tag or self.settings.cfg.sae.tag

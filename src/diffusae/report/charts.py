@@ -406,3 +406,27 @@ def trade_off(target: Target) -> alt.LayerChart | alt.FacetChart:
         base.mark_line().encode(order="strength:Q"),
         base.mark_point(filled=True).encode(size=_where(chosen, 160, 40)),
     ).properties(width=300, height=240, title=f"{target.name} is to go")
+
+
+def activations(edges: Sequence[float], counts: Sequence[int]) -> alt.Chart:
+    """How often values of a latent lie between one edge and the next, on a logarithmic axis.
+
+    Args:
+        edges: of the bins, ascending, above 0, one more than counts; in data units.
+        counts: positions.
+    """
+    bins = zip(edges[:-1], edges[1:], counts, strict=True)
+    data = [{"low": low, "high": high, "count": count} for low, high, count in bins]
+    scale = alt.Scale(type="log", domain=[edges[0], edges[-1]], nice=False)
+    base = alt.Chart(alt.InlineData(data)).mark_rect(color="#0072b2", stroke="white")
+    return base.encode(
+        x=alt.X("low:Q", title="value where it is active, in data units", scale=scale),
+        x2="high:Q",
+        y=alt.Y("count:Q", title="positions"),
+        y2=alt.datum(0),
+        tooltip=[
+            alt.Tooltip("low:Q", title="from", format=".3g"),
+            alt.Tooltip("high:Q", title="to", format=".3g"),
+            alt.Tooltip("count:Q", title="positions"),
+        ],
+    ).properties(width="container", height=160)

@@ -3,14 +3,17 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from diffusae.explorer.app import build_app
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.security import Security
 from diffusae.explorer.serving import listening
+from explorer.browser.fake_jobs import FakeJobs
 
 CHROMIUM = shutil.which("chromium")
 
@@ -27,18 +30,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 )
 
 
-@pytest.fixture(scope="session")
-def address(explored: Explored) -> Iterator[str]:
-    """Where the explorer of the tiny study answers, such as http://127.0.0.1:40123/."""
-    security = Security("127.0.0.1")
+@contextmanager
+def served(app: Starlette) -> Iterator[str]:
+    """Where an application answers meanwhile, such as http://127.0.0.1:40123/."""
     with listening("127.0.0.1", 0) as connection:
-        config = uvicorn.Config(build_app(explored, security), log_config=None)
+        config = uvicorn.Config(app, log_config=None)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [connection]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{connection.getsockname()[1]}/"
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def address(explored: Explored) -> Iterator[str]:
+    """Where the explorer of the tiny study answers."""
+    with served(build_app(explored, Security("127.0.0.1"))) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def jobs() -> FakeJobs:
+    """What answers in the place of the generations, for `fake_page`."""
+    return FakeJobs()
+
+
+@pytest.fixture(scope="session")
+def fake_address(explored: Explored, jobs: FakeJobs) -> Iterator[str]:
+    """Where the explorer of the tiny study answers, without a model."""
+    app = build_app(explored, Security("127.0.0.1"))
+    app.router.routes[:0] = jobs.routes()
+    with served(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +80,20 @@ def page(browser, address):
     """An empty page whose relative addresses are the explorer's: `page.goto("find/")`. What the
     console calls an error fails the test, and so does a fault of a script.
     """
+    with opened(browser, address) as page:
+        yield page
+
+
+@pytest.fixture
+def fake_page(browser, fake_address, jobs: FakeJobs):
+    """The same page where `jobs` answers in the place of the model."""
+    jobs.pause = 0.001
+    with opened(browser, fake_address) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, address: str):
     context = browser.new_context(base_url=address)
     context.set_default_timeout(10_000)
     opened = context.new_page()
