@@ -43,15 +43,16 @@ def test_flow_matching_sees_the_clean_latents_that_a_true_velocity_means():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(4)
     clean, noise = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    sigma = scheduler.sigmas[0]
+    sigmas: Any = scheduler.sigmas
+    sigma = sigmas[0]
     sample = (1 - sigma) * clean + sigma * noise
     torch.testing.assert_close(seen_of(scheduler, noise - clean, sample), clean)
 
 
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_previews_of_a_family_change_no_bit_and_the_last_one_is_the_picture(name):
-    pipe, asked = tiny_family(name), FAMILIES[name].asked
-    asked = {"steps": 3, "height": 64, "width": 64} | asked
+    pipe = tiny_family(name)
+    asked: dict[str, Any] = {"steps": 3, "height": 64, "width": 64} | FAMILIES[name].asked
     plain = generate(pipe, ["a red fish"], [0], **asked).images
     shown: dict[int, np.ndarray] = {}
 
