@@ -20,7 +20,6 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-SIZE = {"width": 1120, "height": 700}
 SHOWN = (840, 525)
 """Pixels of the pictures that are kept."""
 SECONDS = 2.5
@@ -96,7 +95,9 @@ def tour(address: str, folder: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        context: Any = browser.new_context(base_url=address, viewport=SIZE, color_scheme="light")
+        context: Any = browser.new_context(
+            base_url=address, viewport={"width": 1120, "height": 700}, color_scheme="light"
+        )
         context.set_default_timeout(120_000)
         page = context.new_page()
         for stop in STOPS:

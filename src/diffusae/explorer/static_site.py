@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal  # comes with starlette
 from starlette.types import ASGIApp, Message
 
 from diffusae.errors import UserError
