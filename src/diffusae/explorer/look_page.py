@@ -14,10 +14,8 @@ from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError
 from diffusae.explorer.collected import as_json
 from diffusae.explorer.explored import Explored, Missing
-from diffusae.explorer.pages import NAVIGATION, answer
+from diffusae.explorer.pages import answer
 from diffusae.exploring.cells import OpenCell
-
-NAVIGATION.append(("Look", "look/"))
 
 MOST_PICTURES = 48
 """Collected pictures that are listed at a time."""

@@ -12,10 +12,8 @@ from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.look_page import Strip, first_prompt
-from diffusae.explorer.pages import NAVIGATION, answer
+from diffusae.explorer.pages import answer
 from diffusae.interventions.windows import window_at
-
-NAVIGATION.append(("Steer", "steer/"))
 
 MOST_CELLS = 32
 """Rows and columns of what is painted. A block has more positions in a large picture; the region of
