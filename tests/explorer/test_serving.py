@@ -80,7 +80,7 @@ def test_a_study_whose_record_names_a_strange_model_is_shown_without_it(
         record.pop("checksum")
         write_sealed(path, record)
     settings = ExploreSettings.of(compose("explore", [f"study='{copy}'"]))
-    study = _opened(settings)
+    study = _opened(str(copy), settings)
     assert len(study.cells) == 3 and study.settings.cfg.model.source == NOWHERE
     assert "names the model source me/evil" in caplog.text
     assert "add model_source=me/evil" in caplog.text

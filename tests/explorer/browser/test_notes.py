@@ -19,14 +19,14 @@ def test_a_latent_is_bookmarked_and_named_and_stands_on_the_start_page(page, not
     page.goto(LATENT)
     page.get_by_role("button", name="Bookmark").click()
     page.get_by_label("Your name for it").fill("red <b>fish</b>")
-    page.get_by_label("Note", exact=True).fill("two\nlines")
-    page.get_by_label("Note", exact=True).blur()
+    page.locator("textarea[name=note]").fill("two\nlines")
+    page.locator("textarea[name=note]").blur()
     page.get_by_text("Saved in").wait_for()
     page.wait_for_function("() => !document.querySelector('.said').textContent.includes('Saving')")
     page.goto("./")
     page.get_by_role("link", name="red <b>fish</b>").click()
     page.wait_for_url(f"**/{LATENT}")
-    assert page.get_by_label("Note", exact=True).input_value() == "two\nlines"
+    assert page.locator("textarea[name=note]").input_value() == "two\nlines"
     assert page.get_by_role("button", name="Bookmark").get_attribute("aria-pressed") == "true"
     assert notes.of("down-t1.00-cond-k4", 3) == Note(True, "red <b>fish</b>", "two\nlines")
 
