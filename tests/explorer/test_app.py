@@ -16,7 +16,7 @@ class Links(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in ("href", "src")]
+        self.found += [value or "" for name, value in attrs if name in ("href", "src")]
 
 
 def test_the_start_page_has_a_row_a_block_and_a_column_a_moment_from_t_1_down(client):
