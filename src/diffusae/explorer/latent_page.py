@@ -148,10 +148,12 @@ def latent_values(
     values = explored.computed.get(
         (name, latent, computed), lambda: _values(explored, name, latent, computed=computed)
     )
+    note, notes_fault = explored.notes.shown(name, latent)
     changing = {
         "exported": exported,
         "no_model": explored.generation.reason,
-        "note": explored.notes.of(name, latent),
+        "note": note,
+        "notes_fault": notes_fault,
     }
     return values | changing
 

@@ -73,4 +73,5 @@ def painted_grid(model: Any) -> tuple[int, int]:
     height, width = model.get("height") or 1, model.get("width") or 1
     entries = max(height, width) // (model.get("latent_scale") or 1)
     longest = min(MOST_CELLS, entries) if entries > 1 else MOST_CELLS
-    return tuple(max(1, round(longest * side / max(height, width))) for side in (height, width))  # type: ignore[return-value]
+    rows, columns = (max(1, round(longest * side / max(height, width))) for side in (height, width))
+    return rows, columns

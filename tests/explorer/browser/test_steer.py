@@ -81,6 +81,10 @@ def test_a_drag_takes_what_is_painted_from_its_place_to_another(steering: Page, 
     (edit,) = jobs.orders[-1]["edits"]
     assert painted(edit["source"]) == [[2, 3], [2, 4], [2, 5]]
     assert painted(edit["region"]) == [[9, 7], [9, 8], [9, 9]]
+    steering.locator("#edit-0-outside").select_option("keep")  # it stays where it was, too
+    generate(steering)
+    (edit,) = jobs.orders[-1]["edits"]
+    assert edit["outside"] == "keep" and "source" not in edit
 
 
 def test_the_list_of_edits_is_ordered_switched_and_shortened(steering: Page, jobs: FakeJobs):

@@ -5,6 +5,7 @@ import { element } from "./shell.js";
 import { windowField } from "./window_range.js";
 
 const OUTSIDE = { subtract: "push it away elsewhere", keep: "leave the rest alone" };
+const FROM = { source: "push it away where it was" };
 
 /** What an edit is, in words: "fish in down-t1.00-cond-k10". */
 export const titleOf = edit => {
@@ -59,7 +60,7 @@ export class EditList {
     card.classList.toggle("off", !edit.enabled);
     if (!isText(edit)) card.append(this.#intervention(edit, place));
     if (!isText(edit) && edit.intervention !== "global") card.append(this.#region(edit, place));
-    if (edit.intervention === "spatial" && !edit.source) card.append(this.#outside(edit, place));
+    if (edit.intervention === "spatial") card.append(this.#outside(edit, place));
     card.append(this.#strength(edit, place));
     if (edit.window) card.append(windowField(`edit-${place}`, edit.window, window => this.put(place, { window })));
     if (lacks(edit)) card.append(element("p", { class: "note" }, lacks(edit)));
@@ -92,8 +93,10 @@ export class EditList {
     return choice("where", `edit-${place}-region`, options, isPainted(edit) ? "painted" : edit.region ?? "", change);
   }
 
+  /** What is done outside of the region. A source is kept only as long as it is chosen here. */
   #outside(edit, place) {
-    return choice("and", `edit-${place}-outside`, OUTSIDE, edit.outside ?? "subtract", name => this.put(place, { outside: name === "subtract" ? undefined : name }));
+    const options = { ...(edit.source ? FROM : {}), ...OUTSIDE }, chosen = edit.source ? "source" : edit.outside ?? "subtract";
+    return choice("and", `edit-${place}-outside`, options, chosen, name => this.put(place, { source: undefined, outside: name === "keep" ? name : undefined }));
   }
 
   #strength(edit, place) {

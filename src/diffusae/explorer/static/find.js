@@ -111,9 +111,11 @@ const load = async path => {
 };
 let index;
 const latents = {};
+let pages; // name of a cell -> its latents that have a page here
 
 async function answer(query) {
   index ??= await load("find/data.json");
+  pages ??= await load("latents/pages.json");
   const unknown = query.conditions.filter(({ statistic }) => !index.statistics.includes(statistic));
   if (unknown.length) throw new Error(`unknown statistic ${unknown[0].statistic}; known: ${index.statistics.join(", ")}`);
   const missing = cellsOf(index, query).filter(cell => !latents[cell.name]);
@@ -127,7 +129,8 @@ const form = document.querySelector("form.find");
 const place = document.getElementById("answer");
 
 function shown(row) {
-  const address = `${root}latents/${encodeURIComponent(row.cell.name)}/${row.latent}/`;
+  const there = pages[row.cell.name]?.includes(row.latent);
+  const address = there ? `${root}latents/${encodeURIComponent(row.cell.name)}/${row.latent}/` : `${root}left-out/`;
   const state = row.values.frequency === 0 ? "dead" : row.cell.missing ? "not labelled" : "no label";
   const label = row.label === null ? element("span", { class: "muted" }, state) : element("b", {}, index.labels[row.label]);
   return element("tr", {}, element("td", {}, row.cell.name),
