@@ -238,9 +238,9 @@ def correlation(
 
     Example: maps [[1, 0]] and [[0, 2]] have correlation -1.
     """
-    grid = min(first.shape[1:], second.shape[1:])
+    height, width = min(first.shape[1:], second.shape[1:])
     one, other = (
-        F.adaptive_avg_pool2d(maps[:, None].double(), tuple(grid)).flatten()
+        F.adaptive_avg_pool2d(maps[:, None].double(), (height, width)).flatten()
         for maps in (first, second)
     )
     one, other = one - one.mean(), other - other.mean()

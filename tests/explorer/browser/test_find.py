@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from diffusae.errors import UserError
 from diffusae.explorer.app import build_app
@@ -33,8 +35,12 @@ ASK = """async ([index, latents, queries]) => {
 
 @pytest.fixture(scope="module")
 def exported(synthetic: OpenStudy) -> Iterator[str]:
-    """Where the pages of an exported synthetic study are."""
-    with served(build_app(Explored(synthetic, static=True), Security("127.0.0.1"))) as address:
+    """Where the pages of an exported synthetic study are, with a page of every latent."""
+    explored = Explored(synthetic, static=True)
+    app = build_app(explored, Security("127.0.0.1"))
+    pages = {cell.name: list(range(cell.size)) for cell in explored.catalogue.cells}
+    app.router.routes.insert(0, Route("/latents/pages.json", lambda _: JSONResponse(pages)))
+    with served(app) as address:
         yield address
 
 
