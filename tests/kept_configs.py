@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from hydra._internal import config_loader_impl as loading
+from hydra._internal import defaults_list as listing
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from diffusae.cli import config_directory
 
@@ -24,6 +25,7 @@ def keep_configs(patch: pytest.MonkeyPatch) -> None:
     Plugins.instance()  # which registers the kinds of sources
     _keep_files(patch)
     _keep_choices(patch)
+    _skip_maps(patch)
 
 
 def _keep_files(patch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,20 @@ def _keep_files(patch: pytest.MonkeyPatch) -> None:
         return pickle.loads(kept[config_path])
 
     patch.setattr(files, "load_config", load_config)
+
+
+def _skip_maps(patch: pytest.MonkeyPatch) -> None:
+    """Hydra makes a map of all choices for every file, for options that name another choice. No
+    option of ours does.
+    """
+    make = listing._create_interpolation_map
+
+    def interpolation_map(overrides: Any, options: Any, *others: Any) -> DictConfig:
+        if any("${" in str(vars(option)) for option in options):
+            return make(overrides, options, *others)
+        return OmegaConf.create({})
+
+    patch.setattr(listing, "_create_interpolation_map", interpolation_map)
 
 
 def _keep_choices(patch: pytest.MonkeyPatch) -> None:

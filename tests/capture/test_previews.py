@@ -43,15 +43,16 @@ def test_flow_matching_sees_the_clean_latents_that_a_true_velocity_means():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(4)
     clean, noise = torch.randn(2, 1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    sigma = scheduler.sigmas[0]
+    sigmas: Any = scheduler.sigmas
+    sigma = sigmas[0]
     sample = (1 - sigma) * clean + sigma * noise
     torch.testing.assert_close(seen_of(scheduler, noise - clean, sample), clean)
 
 
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_previews_of_a_family_change_no_bit_and_the_last_one_is_the_picture(name):
-    pipe, asked = tiny_family(name), FAMILIES[name].asked
-    asked = {"steps": 3, "height": 64, "width": 64} | asked
+    pipe = tiny_family(name)
+    asked: dict[str, Any] = {"steps": 3, "height": 64, "width": 64} | FAMILIES[name].asked
     plain = generate(pipe, ["a red fish"], [0], **asked).images
     shown: dict[int, np.ndarray] = {}
 
@@ -63,8 +64,8 @@ def test_previews_of_a_family_change_no_bit_and_the_last_one_is_the_picture(name
     assert plain is not None and watched is not None
     assert np.array_equal(plain, watched)
     assert list(shown) == [0, 1, 2]
-    # After the last step the prediction is what the step arrives at.
-    assert np.abs(shown[2].astype(int) - plain[0].astype(int)).max() <= 1
+    # The last step arrives at its prediction; DDIM's keeps a trace of noise.
+    assert np.abs(shown[2].astype(int) - plain[0].astype(int)).max() <= 3
 
 
 def test_an_error_of_the_watcher_ends_the_call_and_nothing_is_left_behind():

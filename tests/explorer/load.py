@@ -73,13 +73,20 @@ def pages_of(address: str, most: int = 40) -> list[str]:
     return paths[:most]
 
 
-def read_by(readers: int, address: str, paths: list[str], *, until: Callable[[], bool]) -> Load:
-    """Let many readers read at once until something is so; every one reads a page at least."""
+def read_by(
+    readers: int, address: str, paths: list[str], *, until: Callable[[], bool], pause: float = 0
+) -> Load:
+    """Let many readers read at once until something is so; every one reads a page at least.
+
+    Args:
+        pause: seconds that a reader looks at a page, on average.
+    """
     load = Load(pages=[0] * readers)
 
     def read(number: int) -> None:
         reader, draw = Reader(address), Random(number)
         while load.pages[number] == 0 or not until():
+            time.sleep(draw.uniform(0, 2 * pause))
             path, began = draw.choice(paths), time.perf_counter()
             status, _ = reader.ask("GET", path)
             load.times.append(time.perf_counter() - began)
@@ -114,12 +121,14 @@ def generated(address: str, seeds: int) -> str:
     return state
 
 
-def while_generating(readers: int, address: str, paths: list[str], seeds: int) -> tuple[Load, str]:
+def while_generating(
+    readers: int, address: str, paths: list[str], seeds: int, *, pause: float = 0
+) -> tuple[Load, str]:
     """What readers see while pictures are made, and how the making ended."""
     ended: list[str] = []
     thread = threading.Thread(target=lambda: ended.append(generated(address, seeds)))
     thread.start()
-    load = read_by(readers, address, paths, until=lambda: not thread.is_alive())
+    load = read_by(readers, address, paths, until=lambda: not thread.is_alive(), pause=pause)
     thread.join()
     return load, ended[0] if ended else "failed"
 
@@ -130,14 +139,25 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds that a reader looks")
     asked = parser.parse_args()
     paths = pages_of(asked.address)
     print(f"{len(paths)} different pages, {asked.readers} readers")
     for readers in (1, asked.readers):
         end = time.monotonic() + asked.seconds
-        load = read_by(readers, asked.address, paths, until=lambda end=end: time.monotonic() > end)
+        load = read_by(
+            readers,
+            asked.address,
+            paths,
+            until=lambda end=end: time.monotonic() > end,
+            pause=asked.pause,
+        )
         print(f"{readers} at once: {load}")
-    load, ended = while_generating(asked.readers, asked.address, paths, asked.pictures)
+    began = time.monotonic()
+    load, ended = while_generating(
+        asked.readers, asked.address, paths, asked.pictures, pause=asked.pause
+    )
+    print(f"the pictures took {time.monotonic() - began:.0f} s")
     print(f"{asked.readers} at once while {asked.pictures} pictures are made ({ended}): {load}")
     for fault in load.faults[:10]:
         print(fault)

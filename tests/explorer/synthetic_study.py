@@ -74,11 +74,11 @@ def picture_ids(size: Size) -> list[str]:
 
 
 def _place_pictures(study: Study, size: Size, cells: Sequence[Cell]) -> None:
-    """The collection: pictures of one colour, and updates of a single position."""
+    """The collection: pictures of one colour, and random updates of the first cell."""
     streams = [
         Stream(
             block=cell.block, t=cell.t, conditioning=cell.conditioning, hookpoint="none",
-            step_index=0, timestep=1, grid=(1, 1), d_in=1,
+            step_index=0, timestep=1, grid=(1, 2), d_in=size.d_in,
         )
         for cell in cells[:1]
     ]  # fmt: skip
@@ -102,9 +102,15 @@ def _samples(
             prompt=f"picture {image_id} of a fish",
             seed=int(image_id),
             split="dictionary",
-            updates={stream.folder: np.zeros((1, 1), np.float16) for stream in streams},
+            updates={stream.folder: updates_of(image_id, size) for stream in streams},
             image=np.full((size.side, size.side, 3), (shade, 128, 255 - shade), np.uint8),
         )
+
+
+def updates_of(image_id: str, size: Size) -> np.ndarray:
+    """The updates of a picture at the first cell, [2, d_in]."""
+    drawn = np.random.default_rng(int(image_id)).standard_normal((2, size.d_in))
+    return drawn.astype(np.float16)
 
 
 def _place_sae(study: Study, size: Size, seed: int) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +44,7 @@ def test_statistics_are_those_of_the_files(catalogue, synthetic_directory):
         evaluated.set_index("latent")["cohesion"][latent], rel=1e-3
     )
     assert np.isnan(catalogue.statistics["stability"][row])
-    own = table[table["latent"] == latent]
+    own: Any = table[table["latent"] == latent]
     assert [(label, count) for label, count, *_ in catalogue.labels_of(row)] == list(
         zip(own["label"], own["count"], strict=True)
     )
@@ -76,6 +78,12 @@ def test_an_unknown_cell_or_latent_is_refused(catalogue):
         catalogue.row_of("down-t9.00", 0)
     with pytest.raises(UserError, match="latents 0 to 31"):
         catalogue.row_of("down-t1.00-cond-k10", 32)
+
+
+def test_labels_with_the_same_words_or_none_do_not_stop_the_search(catalogue):
+    odd = replace(catalogue, labels=["!!", "Fish", "fish", "tree"])
+    assert odd.vocabulary == ("Fish", "tree")
+    assert odd.vocabulary.label_of("fishes") == "Fish"
 
 
 def test_label_vectors_are_kept_once_for_all_cells(catalogue):

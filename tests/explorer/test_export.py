@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import logging
 import re
 import threading
@@ -15,8 +16,11 @@ from urllib.parse import urldefrag, urljoin
 import pytest
 
 import diffusae
+from composing import compose
+from diffusae.errors import UserError
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.export import chosen_latents, comparisons, export_study
+from diffusae.stages.explore import explore
 
 FIRST = "down-t1.00-cond-k4"
 
@@ -86,6 +90,12 @@ def test_the_pages_of_chosen_latents_are_there_and_the_rest_is_said_to_be_left_o
     assert 'rel="next" href="../../../left-out/"' in page
 
 
+def test_the_search_of_the_site_knows_which_latents_have_a_page(site: Path):
+    listed = json.loads((site / "latents" / "pages.json").read_text())
+    assert sum(map(len, listed.values())) == 5
+    assert 20 in listed[FIRST]
+
+
 def test_notes_and_bookmarks_are_inside(site: Path):
     assert "a name of mine" in (site / "index.html").read_text()
     assert "a name of mine" in (site / "notes/index.html").read_text()
@@ -127,3 +137,14 @@ def test_what_is_left_out_is_told(explored: Explored, tmp_path: Path, caplog):
     assert (
         "191 of 192 latents have no page: export_latents=1; labelled ones come first" in caplog.text
     )
+
+
+def test_the_command_writes_the_site_and_serves_nothing(directory: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    explore(compose("explore", [f"study={directory}", f"export={site}", "export_latents=0"]))
+    assert (site / "index.html").is_file() and not (site / "latents").exists()
+
+
+def test_another_study_that_is_none_is_answered_before_anything_is_served(directory: Path):
+    with pytest.raises(UserError, match="there is no study in"):
+        explore(compose("explore", [f"study={directory}", f"against={directory.parent}"]))

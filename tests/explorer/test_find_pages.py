@@ -3,13 +3,24 @@
 import html
 import io
 import re
+import shlex
+import shutil
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+import diffusae
 from composing import compose
 from diffusae.cli.arguments import CommandLine
+from diffusae.explorer.app import build_app
+from diffusae.explorer.explored import Explored
+from diffusae.explorer.jobs import Job
+from diffusae.explorer.latent_page import python_lines, shown_labels
+from diffusae.explorer.security import Security
 from explorer.synthetic_study import SyntheticWords
 
 PAGE = {"accept": "text/html"}
@@ -21,6 +32,10 @@ def _words(monkeypatch):
     monkeypatch.setattr(
         "diffusae.explorer.neighbours.word_embedding", lambda settings: SyntheticWords()
     )
+
+
+def asker(explored: Explored) -> TestClient:
+    return TestClient(build_app(explored, Security("127.0.0.1")), base_url="http://127.0.0.1")
 
 
 def page(finder, address: str) -> str:
@@ -102,6 +117,20 @@ def test_the_page_of_a_latent_shows_labels_with_intervals_partners_and_pictures(
     assert "Nearest latents of this cell" in text and "study.steer" in text
 
 
+def test_the_interval_of_a_label_is_wilsons_also_for_very_many_pictures(synthetic, catalogue):
+    row = catalogue.row_of(CELL, 1)
+    explored = Explored(synthetic)
+    many = replace(catalogue, active_pictures=np.full(len(catalogue), 100_000, np.int32))
+    vars(explored)["catalogue"] = many
+    first = shown_labels(explored, many.cell(CELL), row)[0]
+    n, p = 100_000, first.count / 100_000
+    z = 1.959963984540054
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    assert first.of_active is not None and first.of_active.ci95 is not None
+    low, high = first.of_active.ci95
+    assert high - low == pytest.approx(2 * half / (1 + z * z / n))
+
+
 def test_latent_0_has_its_partners_at_the_other_times(finder):
     text = page(finder, f"/latents/{CELL}/0/")
     over_t = text[text.index("<h3>Over t") : text.index("<h3>In other seeds")]
@@ -131,13 +160,54 @@ def test_the_command_composes_and_names_the_latent(finder):
     text = html.unescape(page(finder, f"/latents/{CELL}/1/"))
     command = re.search(r"<code>diffusae steer (.*?)</code>", text)
     assert command is not None
-    import shlex
-
     words = CommandLine.parse(shlex.split(command[1])).overrides
     cfg = compose("steer", words)
     assert (cfg.block.name, cfg.timestep.t, cfg.conditioning.branch) == ("down", 1.0, "cond")
     assert (list(cfg.latents), cfg.sae.tag) == ([1], "k10")
     assert cfg.prompt.startswith("picture 0000") and cfg.prompt.endswith(" of a fish")
+
+
+def test_the_lines_of_python_run(explored, monkeypatch):
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    cell = explored.catalogue.cell("down-t1.00-cond-k4")
+    space: dict[str, Any] = {}
+    exec(python_lines(explored, cell, 3, "a flat drawing of a red fish"), space)
+    steered = space["steered"]
+    assert (steered.picture != steered.run.picture).any()
+
+
+def test_a_latent_whose_pictures_are_damaged_is_shown_without_captions(
+    synthetic_directory, tmp_path
+):
+    copy = shutil.copytree(synthetic_directory, tmp_path / "synthetic")
+    for shard in (copy / "activations" / "images").iterdir():
+        shard.write_bytes(shard.read_bytes()[:-512])
+    asked = asker(Explored(diffusae.open(copy)))
+    text = page(asked, f"/latents/{CELL}/1/")
+    assert text.count("/thumbnails/") == 8 and "There is no caption to steer" in text
+    assert asked.get("/thumbnails/000001.webp").status_code == 400
+
+
+def test_the_push_into_an_empty_prompt_is_one_generation_until_it_is_forgotten(
+    finder, synthetic, monkeypatch
+):
+    explored = Explored(synthetic)
+    wanted = []
+
+    def submit(request):
+        wanted.append(request)
+        return Job(f"j{len(wanted)}", request), 0
+
+    monkeypatch.setattr(explored.generation, "submit", submit)
+    monkeypatch.setattr(
+        explored.generation, "job", lambda name: Job(name, wanted[0]) if name == "j1" else None
+    )
+    headers = {"origin": "http://127.0.0.1", "content-type": "application/json"}
+    address = f"/latents/{CELL}/1/empty-prompt/"
+    made = [asker(explored).post(address, json={}, headers=headers).json() for _ in range(2)]
+    assert made == [{"id": "j1"}] * 2 and len(wanted) == 1
+    (request,) = wanted
+    assert (request.prompt, request.edits.edits[0].latents) == ("", (1,))
 
 
 def test_data_for_scripts_is_the_catalogue(finder, catalogue):

@@ -108,6 +108,7 @@ def test_a_word_that_has_no_vector_is_answered_with_the_reason(catalogue):
         ({"cell": "down-t1.00-cond-k4"}, [2, 3, 0, 1]),
         ({"label": "cat"}, [2, 0]),
         ({"label": "dragon"}, []),
+        ({"label": "fish", "q": "cat"}, [0]),
         ({"dead": "yes"}, [1]),
         ({"dead": "no", "block": "mid"}, [6, 5, 4]),
         ({"sort": "frequency"}, [1, 4, 5, 2, 6, 0, 3, 7]),

@@ -3,12 +3,13 @@
 import pytest
 from starlette.testclient import TestClient
 
+from diffusae.explorer import start_page
 from diffusae.explorer.app import build_app
 from diffusae.explorer.security import LARGEST_BODY, Security
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8765", "", "[::2]"]
+    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8765", "", "[::2]", "[::1"]
 )
 def test_a_request_under_a_foreign_name_is_refused(client, host):
     answer = client.get("/", headers={"host": host})
@@ -54,6 +55,18 @@ def test_every_answer_forbids_the_page_to_load_from_elsewhere(client, address):
     assert "unsafe" not in policy and "http" not in policy and "*" not in policy
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_fault_of_the_explorer_is_answered_under_the_same_policy(client, monkeypatch):
+    def broken(*_args, **_values):
+        raise ZeroDivisionError("a secret of the code")
+
+    monkeypatch.setattr(start_page, "_notes", broken)
+    for accept in ("text/html", "application/json"):
+        answer = client.get("/", headers={"accept": accept})
+        assert answer.status_code == 500 and "secret" not in answer.text
+        assert "The explorer made a mistake" in answer.text or "error" in answer.json()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.fixture

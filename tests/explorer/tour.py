@@ -20,7 +20,6 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-SIZE = {"width": 1120, "height": 700}
 SHOWN = (840, 525)
 """Pixels of the pictures that are kept."""
 SECONDS = 2.5
@@ -49,6 +48,12 @@ def look(page: Page) -> None:
     settle(page)
     page.locator("a[href*='look/pictures/']").first.click()
     settle(page)
+    page.locator('#strip [data-labelled][data-column="1"]').first.click()
+    settle(page)
+    box = page.locator("#layers").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.72 * box["height"])
+    page.locator("#active [data-latent]").first.click()
 
 
 def steer(page: Page) -> None:
@@ -59,7 +64,7 @@ def steer(page: Page) -> None:
     page.locator("#edit-0-region").select_option("top_left")
     page.get_by_role("button", name="Generate").click()
     page.locator("#job-status", has_text="Done.").wait_for()
-    page.locator("#results").scroll_into_view_if_needed()
+    page.locator("#results").evaluate("e => scrollTo(0, e.getBoundingClientRect().top - 70)")
 
 
 def charts(page: Page) -> None:
@@ -90,7 +95,9 @@ def tour(address: str, folder: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        context: Any = browser.new_context(base_url=address, viewport=SIZE, color_scheme="light")
+        context: Any = browser.new_context(
+            base_url=address, viewport={"width": 1120, "height": 700}, color_scheme="light"
+        )
         context.set_default_timeout(120_000)
         page = context.new_page()
         for stop in STOPS:
@@ -98,11 +105,11 @@ def tour(address: str, folder: Path) -> None:
             settle(page)
             shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             frames.append(shot.resize(SHOWN, Image.Resampling.LANCZOS))
-            frames[-1].save(folder / f"{stop.__name__}.webp", quality=80, method=6)
+            frames[-1].save(folder / f"{stop.__name__}.webp", quality=80)
             print(stop.__name__, flush=True)
         browser.close()
     frames[0].save(
-        folder / "tour.webp", save_all=True, append_images=frames[1:], loop=0, quality=70, method=6,
+        folder / "tour.webp", save_all=True, append_images=frames[1:], loop=0, quality=70,
         duration=int(1000 * SECONDS),
     )  # fmt: skip
 

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
-from diffusae.cli.stage_list import FUNCTIONS, POSITIONAL, STAGES, UNCHECKED
+from diffusae.cli.stage_list import ENDLESS, FUNCTIONS, POSITIONAL, STAGES, UNCHECKED
 from diffusae.errors import USER_FAULT
 from diffusae.masking import mask_output, masked
 from diffusae.memory import importing
@@ -145,7 +146,7 @@ def _task(stage: str) -> Callable[[Any], object]:
             with importing():
                 function = _function(stage)
             quieten()
-            with at_work(stage):
+            with nullcontext() if stage in ENDLESS else at_work(stage):
                 return function(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # the table of jobs tells it

@@ -50,6 +50,9 @@ CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 UNCHECKED = ("hookpoints", "report", "compare", "miniature")
 """Stages that need no study that could be carried out."""
 
+ENDLESS = ("explore",)
+"""Stages that run until they are stopped: they do not say for how long they run."""
+
 POSITIONAL = {"concepts": "word", "explore": "study"}
 """Stages that take one bare word, and the setting that it stands for."""
 

@@ -29,7 +29,7 @@ from diffusae.explorer import (
 from diffusae.explorer.assets import asset, media_type
 from diffusae.explorer.explored import Explored, Missing
 from diffusae.explorer.pages import answer
-from diffusae.explorer.security import Guard, Security, wants_page
+from diffusae.explorer.security import HEADERS, Guard, Security, wants_page
 from diffusae.files import digest_of
 
 PAGES: list[Callable[[Explored], list[Route]]] = [
@@ -88,7 +88,9 @@ def _refused(request: Request, error: Exception) -> Response:
 def _own_fault(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     text = "the explorer made a mistake; the terminal where it runs shows where"
-    return _failed(request, 500, text)
+    failed = _failed(request, 500, text)
+    failed.headers.update(HEADERS)  # Starlette answers it outside of the guard
+    return failed
 
 
 def _failed(request: Request, status: int, message: str) -> Response:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from diffusae import report
 from diffusae.errors import unknown
@@ -25,15 +26,24 @@ def asset_names() -> list[str]:
     return sorted([*own, *FROM_REPORT, VEGA])
 
 
+_VEGA = Lock()
+
+
+def vega_library() -> bytes:
+    """The charts' library. Whoever comes while it is made, which takes some seconds, waits."""
+    with _VEGA:
+        return vega.library().encode()
+
+
 @cache
 def asset(name: str) -> bytes:
-    """The content of a file. Vega's library takes some seconds at its first use.
+    """The content of a file.
 
     Raises:
         Missing: there is no such file.
     """
     if name == VEGA:
-        return vega.library().encode()
+        return vega_library()
     if name not in asset_names():
         raise Missing(str(unknown("static file", name, asset_names())))
     return FROM_REPORT.get(name, STATIC / name).read_bytes()

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from diffusae.concepts.dictionary import ConceptDictionary
-from diffusae.concepts.words import Vocabulary
+from diffusae.concepts.words import Vocabulary, normal_words
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import OpenCell, not_yet
 from diffusae.exploring.concept_table import LabelVectors
@@ -102,7 +103,7 @@ class Catalogue:
     latents: Int[np.ndarray, " rows"]
     statistics: Mapping[str, Float[np.ndarray, " rows"]]
     active_pictures: Int[np.ndarray, " rows"]
-    labels: Sequence[str]
+    labels: list[str]
     entry_rows: Int[np.ndarray, " entries"]
     entry_labels: Int[np.ndarray, " entries"]
     entry_counts: Int[np.ndarray, " entries"]
@@ -213,8 +214,13 @@ class Catalogue:
 
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
-        """The labels with their plurals; None where nothing is labelled."""
-        return Vocabulary(self.labels) if self.labels else None
+        """The labels with their plurals; None where nothing is labelled. Of labels with the same
+        words, such as "fish" and "Fish", the first one stands for both; labels without a word are
+        left out.
+        """
+        named = {tuple(normal_words(label)): label for label in reversed(self.labels)}
+        labels = [label for words, label in named.items() if words]
+        return Vocabulary(sorted(labels)) if labels else None
 
     def labels_of(self, row: int) -> list[tuple[str, int, float, float]]:
         """(label, count, mean IoU, share) of every label of a row, the most frequent first."""
@@ -281,7 +287,7 @@ def _read(cell: OpenCell) -> _Part:
     }.items():
         _fill(statistics[name], path, name)
     entries: Any = dictionary.table
-    labels, which = np.unique(entries["label"].to_numpy(dtype=object), return_inverse=True)
+    which, labels = pd.factorize(entries["label"], sort=True)
     return _Part(
         d_in,
         size,

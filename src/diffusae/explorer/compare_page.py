@@ -98,9 +98,9 @@ def sides_of(explored: Explored) -> dict[str, Side]:
     """What can be compared, by address: the study's own cells, then those of the other studies."""
     own = {name: Side(name, cell, explored, True) for name, cell in explored.cells.items()}
     others = [
-        Side(f"{cell.name}@{name}", cell, other, False)
+        Side(f"{cell_name}@{name}", cell, other, False)
         for name, other in explored.against.items()
-        for cell in other.cells.values()
+        for cell_name, cell in other.cells.items()
     ]
     return own | {side.address: side for side in others}
 

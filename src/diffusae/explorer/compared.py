@@ -36,9 +36,9 @@ class Side:
     @property
     def results(self) -> Iterator[Result]:
         """The rows of all its finished evaluations."""
-        source = self.explored.source
+        source, name = self.explored.source, self.cell.name
         for directory, record in source.records:
-            if record.stage == "evaluate" and directory.name == self.cell.name:
+            if record.stage == "evaluate" and directory.name == name:
                 yield from source.rows(directory)
 
     def directions(self) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from threading import RLock
@@ -170,6 +171,11 @@ class Explored:
     def catalogue(self) -> Catalogue:
         """All latents of all cells."""
         return Catalogue.of(list(self.cells.values()))
+
+    def warm(self) -> None:
+        """Read the catalogue before the first page asks for it; a page says what is wrong."""
+        with suppress(UserError):
+            _ = self.catalogue
 
     @shared
     def neighbours(self) -> Neighbours:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from diffusae.errors import UserError
@@ -54,9 +54,12 @@ def export_study(
     """
     explored.generation.reason = NO_MODEL
     app = build_app(explored, Security("127.0.0.1"))
-    app.router.routes.append(Route(LEFT_OUT, _left_out))
     total, chosen = len(explored.catalogue), chosen_latents(explored, most_latents)
-    pages = set(chosen)
+    listed, pages = by_cell(chosen), set(chosen)
+    app.router.routes += [
+        Route(LEFT_OUT, _left_out),
+        Route("/latents/pages.json", lambda _: JSONResponse(listed)),
+    ]
     made = export_site(
         app,
         directory,
@@ -76,7 +79,8 @@ def export_study(
 
 def _data(explored: Explored) -> Iterator[str]:
     """What the scripts of pages load."""
-    yield from ("/find/data.json", "/notes/", "/look/pictures.json", "/steer/styles.json")
+    yield from ("/find/data.json", "/latents/pages.json", "/notes/")
+    yield from ("/look/pictures.json", "/steer/styles.json")
     for cell in map(quote, explored.cells):
         yield from (f"/cells/{cell}/latents.json", f"/look/labels/{cell}.json")
 
@@ -129,6 +133,15 @@ def chosen_latents(explored: Explored, most: int) -> list[str]:
     noted = [(cell, latent) for cell in notes if cell in cells for latent in notes[cell]]
     chosen = dict.fromkeys([*noted, *named])
     return [f"/latents/{quote(cell)}/{latent}/" for cell, latent in list(chosen)[:most]]
+
+
+def by_cell(addresses: Iterable[str]) -> dict[str, list[int]]:
+    """The latents of these addresses, cell by cell."""
+    listed: dict[str, list[int]] = {}
+    for address in addresses:
+        _, _, cell, latent, _ = address.split("/")
+        listed.setdefault(unquote(cell), []).append(int(latent))
+    return listed
 
 
 def comparisons(explored: Explored) -> Iterator[str]:

@@ -271,12 +271,17 @@ def cell_data(catalogue: Catalogue, name: str) -> dict[str, Any]:
     return {
         "size": cell.size,
         "statistics": {
-            statistic: [None if math.isnan(value) else value for value in values[rows].tolist()]
+            statistic: _plain(values[rows].tolist())
             for statistic, values in catalogue.statistics.items()
         },
         "rows": (catalogue.entry_rows[entries] - first).tolist(),
         "labels": catalogue.entry_labels[entries].tolist(),
         "count": catalogue.entry_counts[entries].tolist(),
-        "iou": catalogue.entry_ious[entries].tolist(),
+        "iou": _plain(catalogue.entry_ious[entries].tolist()),
         "share": catalogue.entry_shares[entries].tolist(),
     }
+
+
+def _plain(values: list[float]) -> list[float | None]:
+    """Values as JSON has them: null where one is not finite."""
+    return [value if math.isfinite(value) else None for value in values]

@@ -23,6 +23,7 @@ from diffusae.explorer.catalogue import STATISTICS, CatalogueCell
 from diffusae.explorer.directions import Partner
 from diffusae.explorer.explored import Explored
 from diffusae.explorer.find_page import TITLES, address_of, text_of
+from diffusae.explorer.generation import Full
 from diffusae.explorer.jobs import JobRequest
 from diffusae.explorer.measured import measured_effects
 from diffusae.explorer.pages import answer
@@ -35,6 +36,8 @@ from diffusae.study.seeds import is_twin
 
 NEAREST = 8
 """Latents of the same cell."""
+ELSEWHERE = 12
+"""Other cells whose partners are shown."""
 STRENGTH = 3.0
 """Of the push into an empty prompt."""
 MOST_WEIGHTS = 2e7
@@ -54,7 +57,10 @@ def routes(explored: Explored) -> list[Route]:
 
     def picture(request: Request) -> Response:
         cell, latent = _asked(explored, request)
-        return JSONResponse({"id": empty_prompt_job(explored, cell, latent)}, 201)
+        try:
+            return JSONResponse({"id": empty_prompt_job(explored, cell, latent)}, 201)
+        except Full as error:
+            return JSONResponse({"error": str(error)}, 429)
 
     def data(request: Request) -> Response:
         cell, latent = _asked(explored, request)
@@ -142,10 +148,12 @@ def latent_values(
     values = explored.computed.get(
         (name, latent, computed), lambda: _values(explored, name, latent, computed=computed)
     )
+    note, notes_fault = explored.notes.shown(name, latent)
     changing = {
         "exported": exported,
         "no_model": explored.generation.reason,
-        "note": explored.notes.of(name, latent),
+        "note": note,
+        "notes_fault": notes_fault,
     }
     return values | changing
 
@@ -184,12 +192,12 @@ def _values(explored: Explored, name: str, latent: int, *, computed: bool) -> di
 def shown_labels(explored: Explored, cell: CatalogueCell, row: int) -> list[ShownLabel]:
     """The labels of a row, the most frequent first."""
     catalogue = explored.catalogue
-    n = catalogue.active_pictures[row]
+    n = int(catalogue.active_pictures[row])
     return [
         ShownLabel(
             label,
             count,
-            Estimate(count / n, wilson(count / n, n), int(n)) if count <= n else None,
+            Estimate(count / n, wilson(count / n, n), n) if count <= n else None,
             text_of("iou", iou),
             text_of("share", share),
         )
@@ -221,13 +229,15 @@ class Commands:
         at, settings = cell.cell, explored.study.settings
         place = cell.name, at.block, at.t, at.conditioning, latent
         concept = Concept(*place, (), None, None, ())
-        sae = {"k": settings.cfg.sae.k, "tag": cell.tag}
+        sae = {"tag": cell.tag}
         return cls(
-            steer_command(settings, concept, sae, prompt), _python(explored, cell, latent, prompt)
+            steer_command(settings, concept, sae, prompt),
+            python_lines(explored, cell, latent, prompt),
         )
 
 
-def _python(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+def python_lines(explored: Explored, cell: CatalogueCell, latent: int, prompt: str) -> str:
+    """Lines that open the study and steer a prompt with a latent; "" without a prompt."""
     at = cell.cell
     if not prompt:
         return ""
@@ -253,7 +263,8 @@ class Computed:
         histogram: a chart's element; None: it cannot be drawn, for the reason in `no_histogram`.
         silent: share of positions where the latent is not active; pictures: those looked at.
         over_t: the latent and its partners at the other times of its block, branch and tag.
-        elsewhere: its partners in other cells.
+        elsewhere: its partners in other cells, those with the largest cosines; left_out: how many
+            cells are not shown.
         seeds: its partners in autoencoders of the same cell with another seed.
         nearest: latents of the same cell.
         common: pictures on which maps were compared; 0: they were not.
@@ -266,6 +277,7 @@ class Computed:
     pictures: int
     over_t: list[ShownPartner]
     elsewhere: list[ShownPartner]
+    left_out: int
     seeds: list[ShownPartner]
     nearest: list[ShownPartner]
     common: int
@@ -290,23 +302,22 @@ class Computed:
         except UserError as error:
             no_histogram = str(error)
         partners = explored.directions.partners(cell, latent, explored.catalogue.cells)
-        compared = [one for one in partners if one.cosine > 0]
-        correlations, common, reason = correlate(explored, cell, latent, tops, compared)
-        shown = {
-            one.cell.name: shown_partner(explored, one, correlations.get(one.cell.name))
-            for one in partners
-        }
-        seeds = [one for one in shown.values() if is_seed(one.partner.cell, cell)]
-        over_t = [one for one in shown.values() if is_moment(one.partner.cell, cell)]
+        near = [one for one in partners if is_seed(one.cell, cell) or is_moment(one.cell, cell)]
+        others = sorted((one for one in partners if one not in near), key=lambda o: -o.cosine)
+        chosen = [*near, *others[:ELSEWHERE]]
+        correlations, common, reason = correlate(explored, cell, latent, tops, chosen)
+        shown = [shown_partner(explored, one, correlations.get(one.cell.name)) for one in chosen]
+        seeds = [one for one in shown if is_seed(one.partner.cell, cell)]
+        over_t = [one for one in shown if is_moment(one.partner.cell, cell)]
         own = shown_partner(explored, Partner(cell, latent, 1.0), None)
-        others = [one for one in shown.values() if one not in seeds and one not in over_t]
         return cls(
             histogram,
             no_histogram,
             silent,
             pictures,
             sorted([own, *over_t], key=lambda one: -one.partner.cell.cell.t) if over_t else [],
-            sorted(others, key=lambda one: -one.partner.cosine),
+            shown[len(near) :],
+            len(others[ELSEWHERE:]),
             seeds,
             [
                 shown_partner(explored, one, None)

@@ -134,6 +134,13 @@ class Notes:
             entry |= _latents_of(self._load(path)).get(cell, {}).get(latent, {})
         return Note.of(entry)
 
+    def shown(self, cell: str, latent: int) -> tuple[Note, str]:
+        """The note of a latent for its page; an empty one and why, where a file is damaged."""
+        try:
+            return self.of(cell, latent), ""
+        except UserError as error:
+            return Note(), str(error)
+
     def change(self, cell: str, latent: int, field: str, value: object, *, was: object) -> Note:
         """Set one field of a latent's note; the note as it is then.
 

@@ -98,11 +98,16 @@ class Pictures:
         return buffer.getvalue()
 
     def caption(self, image_id: str) -> str:
-        """The caption of a picture; "" where it is not known."""
+        """The caption of a picture; "" where it is not known, or its shard is damaged: then the
+        picture says so.
+        """
         if self.missing:
             return ""
-        meta = self.stored.meta(IMAGES, image_id)
-        return "" if meta is None else caption_of(meta)
+        try:
+            meta = self.stored.meta(IMAGES, image_id)
+            return "" if meta is None else caption_of(meta)
+        except (UserError, KeyError):
+            return ""
 
 
 class _NoPicture(Exception):

@@ -191,12 +191,11 @@ def find(catalogue: Catalogue, query: Query, near: Near) -> Found:
     catalogue's order, and rows without the sorted value stand last.
     """
     labels, exact, note = meant(catalogue, query.words, near) if query.words else ({}, True, "")
-    if query.label:
-        labels = {query.label: 1.0} if query.label in catalogue.labels else {}
-    entries = _entries(catalogue, labels) if query.words or query.label else catalogue.main
-    kept = _kept(catalogue, query)
-    if query.words or query.label:
-        kept &= entries >= 0
+    entries, kept = catalogue.main, _kept(catalogue, query)
+    for asked, wanted in ((query.words, labels), (query.label, {query.label: 1.0})):
+        if asked:
+            entries = _entries(catalogue, wanted)
+            kept &= entries >= 0
     for condition in query.conditions:
         values = values_of(catalogue, condition.statistic, entries)
         kept &= _COMPARED[condition.sign](values, condition.value)

@@ -68,7 +68,7 @@ class Security:
         if max(len(scope["raw_path"]), len(scope["query_string"])) > LONGEST_ADDRESS:
             raise HTTPException(414, f"the address is longer than {LONGEST_ADDRESS} bytes")
         host = headers.get("host", "")
-        if self.token is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self.token is None and not is_loopback(_hostname(host)):
             raise HTTPException(
                 421, f"this server is asked as {host!r}; open it as http://127.0.0.1 with its port"
             )
@@ -146,6 +146,14 @@ def wants_page(headers: Headers) -> bool:
 def too_large() -> HTTPException:
     """The refusal of a large body."""
     return HTTPException(413, f"a request may have at most {LARGEST_BODY // 1024} kB")
+
+
+def _hostname(host: str) -> str:
+    """The name in a Host header, without the port; "" where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # such as a bracket that is not closed
+        return ""
 
 
 def _require_own_page(scope: Scope, headers: Mapping[str, str]) -> None:

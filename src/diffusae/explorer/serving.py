@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
 
 from diffusae.errors import UserError
+from diffusae.explorer.assets import vega_library
 from diffusae.explorer.security import Security
 from diffusae.stopping import StopSignal
 
@@ -37,6 +39,8 @@ def serve(app: Starlette, security: Security, *, host: str, port: int) -> None:
                 " use its model. The connection is not encrypted.",
                 host,
             )
+        # It takes some seconds and no turn of Python's: pages are answered meanwhile.
+        threading.Thread(target=vega_library, daemon=True).start()
         config = uvicorn.Config(
             app, log_level="warning", log_config=None, access_log=False, server_header=False,
             limit_concurrency=MOST_CONNECTIONS,

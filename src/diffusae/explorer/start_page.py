@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,10 +21,13 @@ from diffusae.exploring.cells import OpenCell
 def routes(explored: Explored) -> list[Route]:
     """The address of the start page."""
 
+    @cache
+    def grid() -> CellGrid:
+        return CellGrid.of(explored.cells.values())
+
     def start(request: Request) -> Response:
         notes, fault = _notes(explored)
-        grid = CellGrid.of(explored.cells.values())
-        return answer(request, "start.html.j2", grid=grid, notes=notes, fault=fault)
+        return answer(request, "start.html.j2", grid=grid(), notes=notes, fault=fault)
 
     return [Route("/", start)]
 
@@ -38,6 +43,18 @@ def _notes(explored: Explored) -> tuple[list[tuple[str, int, Note]], str]:
 
 
 @dataclass(frozen=True)
+class ShownCell:
+    """A cell of the grid. `tag` is the name of its autoencoder among those of its place; "": it is
+    the only one.
+    """
+
+    name: str
+    conditioning: str
+    tag: str
+    labelled: bool
+
+
+@dataclass(frozen=True)
 class CellGrid:
     """Cells by block and moment.
 
@@ -47,15 +64,18 @@ class CellGrid:
     """
 
     times: list[float]
-    rows: dict[str, list[list[OpenCell]]]
+    rows: dict[str, list[list[ShownCell]]]
 
     @classmethod
     def of(cls, cells: Iterable[OpenCell]) -> CellGrid:
         """The grid of these cells; blocks keep their order."""
-        cells = list(cells)
-        times = sorted({cell.t for cell in cells}, reverse=True)
-        rows = {
-            block: [[cell for cell in cells if (cell.block, cell.t) == (block, t)] for t in times]
-            for block in dict.fromkeys(cell.block for cell in cells)
-        }
+        placed = [(cell.place, cell) for cell in cells]
+        count = Counter(place for place, _ in placed)
+        times = sorted({place.t for place, _ in placed}, reverse=True)
+        rows: dict[str, list[list[ShownCell]]] = {}
+        for place, cell in placed:
+            row = rows.setdefault(place.block, [[] for _ in times])
+            tag = cell.settings.cfg.sae.tag if count[place] > 1 else ""
+            shown = ShownCell(cell.name, place.conditioning, tag, cell.labelled)
+            row[times.index(place.t)].append(shown)
         return cls(times, rows)

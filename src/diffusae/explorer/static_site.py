@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal  # comes with starlette
 from starlette.types import ASGIApp, Message
 
 from diffusae.errors import UserError
@@ -27,6 +27,7 @@ from diffusae.explorer.assets import asset_names
 from diffusae.explorer.static_links import LEFT_OUT, file_of, links_in, redirected
 from diffusae.files import atomic_write_json
 from diffusae.jobs.progress import progress_bar
+from diffusae.masking import masked
 from diffusae.parsing import read_json
 from diffusae.runs.disk import free_bytes, require_writable
 
@@ -141,12 +142,13 @@ class _Site:
             self.failed += 1
         linked: list[str] = []
         if kind.startswith(("text/html", "application/json")):
+            text = masked(body.decode())
             for name, instead in self._renamed.items():
-                body = body.replace(name.encode(), instead.encode())
-        if kind.startswith("text/html"):
-            text = body.decode()
-            linked = list(links_in(address, text))
-            body = redirected(address, text, self.has).encode()
+                text = text.replace(name, instead)
+            if kind.startswith("text/html"):
+                linked = list(links_in(address, text))
+                text = redirected(address, text, self.has)
+            body = text.encode()
         target = self._file(address)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(body)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffusae.explorer.catalogue import CatalogueCell
@@ -21,7 +21,7 @@ class TopPictures:
     """The pictures of the split dictionary in which a latent is strongest."""
 
     def __init__(self) -> None:
-        self._tables: Kept[pa.Table] = Kept(MOST_KEPT, lambda table: table.nbytes)
+        self._tables: Kept[Any] = Kept(MOST_KEPT, lambda table: table.nbytes)
 
     def of(self, cell: CatalogueCell, latent: int) -> list[tuple[str, float]]:
         """(image id, mean of the latent's map) of its top pictures, the strongest first; empty
@@ -36,7 +36,7 @@ class TopPictures:
         with reading(cell.cell.concepts_directory, remedy="label this cell again"):
             images, values = (table[name][latent].as_py() for name in _COLUMNS)
             pairs = zip(of_type(images, list[str], "top_images"), values, strict=True)
-            return [(image_id, float(value)) for image_id, value in pairs]
+            return [(image_id, float(value)) for image_id, value in pairs if isfinite(value)]
 
 
 def _read(cell: CatalogueCell) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from diffusae.files import atomic_path
@@ -59,9 +60,13 @@ SECTIONS = [
 ]
 """The page, from its first section to its last."""
 CHARTS = [
-    section for section in SECTIONS if section.name not in ("prompts", "concepts", "pictures")
+    replace(section, gather=lambda _: {}) if section is knowledge.SECTION else section
+    for section in SECTIONS
+    if section.name not in ("prompts", "concepts", "pictures")
 ]
-"""Those of figures: the explorer has pages of its own for what the others show."""
+"""Those of figures, without the cards of latents: for these all held-out pictures would be read.
+The explorer has pages of its own for what is not here.
+"""
 
 logger = logging.getLogger(__name__)
 

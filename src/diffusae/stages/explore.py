@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Thread
 
 from omegaconf import DictConfig
 
@@ -46,6 +47,8 @@ def explore(cfg: DictConfig) -> None:
             most_pictures=settings.export_pictures,
         )
         return
+    # The first page waits for the list of all latents, some two seconds of a study of 88 cells.
+    Thread(target=explored.warm, name="catalogue", daemon=True).start()
     security = Security(settings.host)
     serve(build_app(explored, security), security, host=settings.host, port=settings.port)
 

@@ -65,7 +65,7 @@ def fake_address(explored: Explored, jobs: FakeJobs) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not be there in tests of other files
 def browser():
     from playwright.sync_api import sync_playwright
 

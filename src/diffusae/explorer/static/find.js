@@ -48,26 +48,31 @@ export const cellsOf = (index, query) =>
 
 /** The rows that a query asks for, in order. `latents`: name of a cell -> its latents.json. */
 export function find(index, latents, query) {
-  const searched = Boolean(query.words || query.label);
-  const labels = query.label ? index.labels.filter(label => label === query.label) : query.words ? meant(index, query.words) : [];
-  const wanted = new Set(labels.map(label => index.labels.indexOf(label)));
+  const places = labels => new Set(labels.map(label => index.labels.indexOf(label)));
+  const asked = [query.words && places(meant(index, query.words)), query.label && places([query.label])].filter(Boolean);
   const order = new Map(index.cells.map((cell, place) => [cell.name, place]));
   const rows = cellsOf(index, query).flatMap(cell => {
     const data = latents[cell.name];
-    const entries = new Array(data.size).fill(-1);
-    // The entries of a latent stand by falling count: the first one that fits is its best.
-    data.rows.forEach((row, entry) => {
-      if (entries[row] < 0 && (!searched || wanted.has(data.labels[entry]))) entries[row] = entry;
-    });
-    return entries.map((entry, latent) => ({ cell, place: order.get(cell.name), latent, ...valuesOf(index, data, latent, entry) }));
+    const all = asked.length ? asked.map(wanted => entriesOf(data, wanted)) : [entriesOf(data, null)];
+    // The label that is asked for is the one that is shown; without one, that which the words mean.
+    return all.at(-1).flatMap((entry, latent) => asked.length && all.some(entries => entries[latent] < 0) ? []
+      : [{ cell, place: order.get(cell.name), latent, ...valuesOf(index, data, latent, entry) }]);
   });
   const kept = rows.filter(row =>
-    (!searched || row.label !== null)
-    && (!query.numbers.length || query.numbers.includes(row.latent))
+    (!query.numbers.length || query.numbers.includes(row.latent))
     && (!query.dead || (row.values.frequency !== null && (row.values.frequency === 0) === (query.dead === "yes")))
     && query.conditions.every(({ statistic, sign, value }) =>
       row.values[statistic] != null && COMPARED[sign](row.values[statistic], value)));
   return kept.sort(inOrder(query.sort));
+}
+
+/** The entry of every latent whose label is wanted; they stand by falling count, so the first one is its best. */
+function entriesOf(data, wanted) {
+  const entries = new Array(data.size).fill(-1);
+  data.rows.forEach((row, entry) => {
+    if (entries[row] < 0 && (!wanted || wanted.has(data.labels[entry]))) entries[row] = entry;
+  });
+  return entries;
 }
 
 function valuesOf(index, data, latent, entry) {
@@ -106,9 +111,11 @@ const load = async path => {
 };
 let index;
 const latents = {};
+let pages; // name of a cell -> its latents that have a page here
 
 async function answer(query) {
   index ??= await load("find/data.json");
+  pages ??= await load("latents/pages.json");
   const unknown = query.conditions.filter(({ statistic }) => !index.statistics.includes(statistic));
   if (unknown.length) throw new Error(`unknown statistic ${unknown[0].statistic}; known: ${index.statistics.join(", ")}`);
   const missing = cellsOf(index, query).filter(cell => !latents[cell.name]);
@@ -122,7 +129,8 @@ const form = document.querySelector("form.find");
 const place = document.getElementById("answer");
 
 function shown(row) {
-  const address = `${root}latents/${encodeURIComponent(row.cell.name)}/${row.latent}/`;
+  const there = pages[row.cell.name]?.includes(row.latent);
+  const address = there ? `${root}latents/${encodeURIComponent(row.cell.name)}/${row.latent}/` : `${root}left-out/`;
   const state = row.values.frequency === 0 ? "dead" : row.cell.missing ? "not labelled" : "no label";
   const label = row.label === null ? element("span", { class: "muted" }, state) : element("b", {}, index.labels[row.label]);
   return element("tr", {}, element("td", {}, row.cell.name),
