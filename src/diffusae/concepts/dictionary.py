@@ -119,7 +119,9 @@ class ConceptDictionary:
                         f"it has format {head.format_version}, expected {FORMAT_VERSION}"
                     )
             without = () if top_pictures else _TOP
-            kinds = {name: kind for name, kind in _LATENT_COLUMNS.items() if name not in without}
+            kinds: dict[str, Kind] = {
+                name: kind for name, kind in _LATENT_COLUMNS.items() if name not in without
+            }
             latents = read_table(
                 verified(directory / "latents.parquet"), kinds, remedy=remedy, without=without
             )

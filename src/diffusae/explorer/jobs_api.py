@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -127,7 +127,7 @@ def _json(body: bytes) -> Any:
         raise UserError(f"the request cannot be read: {error}") from error
 
 
-async def _events(job: Job) -> AsyncIterator[str]:
+async def _events(job: Job) -> AsyncGenerator[str, None]:
     """All events of a job, those that were and those that come. The job is cancelled when the last
     listener is gone before its end.
     """

@@ -47,8 +47,8 @@ class Measured:
 
     def __call__(self, updates: Tensor, grid: tuple[int, int]) -> Tensor:
         added = self.change(updates, grid)
-        lengths = [vectors.norm(dim=-1) for vectors in (updates, updates + added)]
-        self.calls.append((*lengths, added.abs().amax(dim=-1) > 0))
+        before, after = updates.norm(dim=-1), (updates + added).norm(dim=-1)
+        self.calls.append((before, after, added.abs().amax(dim=-1) > 0))
         return added
 
 
