@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ def _clean(
     if is_flow_matching(scheduler):
         sigma = scheduler.sigmas[place or 0].to(sample.device)
         return sample.float() - sigma * output.float()
-    own: Sequence[Tensor] = result if isinstance(result, tuple) else tuple(result.values())
+    own = list(result if isinstance(result, tuple) else result.values())
     return own[1] if len(own) > 1 else own[0]
 
 
