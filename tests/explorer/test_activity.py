@@ -16,7 +16,7 @@ from diffusae.explorer.activity import Activity, correlation
 from diffusae.explorer.catalogue import Catalogue
 from diffusae.explorer.directions import Directions
 from diffusae.explorer.kept import Kept
-from diffusae.explorer.latent_page import is_seed
+from diffusae.explorer.latent_partners import is_seed
 from diffusae.explorer.measured import measured_effects
 from diffusae.explorer.pictures import Pictures
 from diffusae.sae.storage import load_sae

@@ -13,14 +13,26 @@
   // Vega evaluates no text as code and adds no style element, so that a strict policy lets it work.
   const strict = { ast: true, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
   const specs = JSON.parse(document.getElementById("charts")?.textContent || "[]");
-  const draw = async element => {
-    const spec = specs[element.id.slice("chart-".length)];
-    const room = element.parentElement.clientWidth;
-    if (spec.columns && room) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(room / 320)));
-    for (const part of spec.vconcat || []) part.width = Math.min(part.width, Math.max(160, room - 110));
-    await vegaEmbed(element, spec, { config, actions: false, renderer: "svg", ...strict });
+  // A chart's place is kept free before it is drawn, so that the page does not move.
+  const kinds = (spec, { field }) => new Set(Object.values(spec.datasets).flat().map(row => row[field])).size;
+  const high = ({ height }) => typeof height === "number" ? height : 6 * (height?.step ?? 33);
+  const room = spec => {
+    if (spec.vconcat) return spec.vconcat.reduce((sum, part) => sum + high(part) + 60, 0);
+    if (!spec.facet) return high(spec) + 50;
+    const { row } = spec.facet, rows = row ? kinds(spec, row) : Math.ceil(kinds(spec, spec.facet) / (spec.columns || 1));
+    return rows * (high(spec.spec) + 55) + 20;
   };
-  (async () => { for (const element of document.querySelectorAll("div.chart")) await draw(element); })();
+  const charts = [...document.querySelectorAll("div.chart")];
+  const fit = element => {
+    const spec = specs[element.id.slice("chart-".length)], width = element.parentElement.clientWidth;
+    if (spec.columns && width) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(width / 320)));
+    for (const part of spec.vconcat || []) part.width = Math.min(part.width, Math.max(160, width - 110));
+    element.style.minHeight = `${room(spec)}px`;
+    return spec;
+  };
+  const fitted = charts.map(fit);
+  const draw = async (element, spec) => vegaEmbed(element, spec, { config, actions: false, renderer: "svg", ...strict });
+  (async () => { for (const [place, element] of charts.entries()) await draw(element, fitted[place]); })();
 
   // Tables: a click on a heading sorts, the field above keeps the rows that hold what is typed.
   const key = cell => {
