@@ -1,6 +1,6 @@
 """A tour of the explorer in a real browser; its pictures are those of the documentation.
 
-    python tests/explorer/tour.py outputs/miniature docs/explore
+    python tests/explorer/tour.py outputs/miniature docs/how-to/explore
 
 It opens the study, finds a concept, looks into a picture, steers one, and compares. Every stop
 becomes a picture STOP.webp in the folder, and all of them together tour.webp, which moves.

@@ -1,1 +1,1 @@
-"""A study in the browser: find, look at and steer its latents (docs/explore.md)."""
+"""A study in the browser: find, look at and steer its latents (docs/how-to/explore.md)."""
