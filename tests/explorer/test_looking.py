@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from diffusae.errors import UserError
 from diffusae.explorer.looking import CellCodes, Looking, chosen_settings
 from diffusae.exploring.cells import OpenCell
 from diffusae.labelling.codes import PicturesOfStudy, code_source
 from diffusae.sae.sparsity import Codes
 from diffusae.sae.storage import load_sae
 from diffusae.study.study import Study
+from explorer.synthetic_study import SyntheticWords
+from exploring.tiny_study import ByHand
 from labelled_collection import place_all, study_in
 
 
@@ -79,17 +82,36 @@ def test_labels_and_strengths_of_the_strongest_latents(tmp_path: Path, study: St
     assert codes.strongest(cell) == [(2, 3.0, ""), (4, 1.0, ""), (9, 0.25, "")]
 
 
+def by_hand(explored) -> Looking:
+    """Looking with the embedding that the tiny study was labelled with."""
+    looking = Looking(explored.study.settings, explored.generation.preparer.cell)
+    vars(looking).update(_words=ByHand(), _vectors=(["wall", "fish"], torch.eye(2)))
+    return looking
+
+
+def test_a_dictionary_of_another_embedding_is_refused_with_both_names(explored):
+    looking = by_hand(explored)
+    vars(looking)["_words"] = SyntheticWords()
+    codes = CellCodes.of(Codes(torch.ones(4, 1), torch.full((4, 1), 3)), (2, 2))
+    with pytest.raises(UserError, match="the embedding by hand, and synthetic is configured"):
+        looking.composition("down-t1.00-cond-k4", codes, "a red fish")
+
+
+def test_an_embedding_without_any_noun_is_refused(explored):
+    looking = by_hand(explored)
+    del vars(looking)["_vectors"]
+    codes = CellCodes.of(Codes(torch.ones(4, 1), torch.full((4, 1), 3)), (2, 2))
+    with pytest.raises(UserError, match="by hand has a vector for none of the annotator's nouns"):
+        looking.composition("down-t1.00-cond-k4", codes, "a red fish")
+
+
 def test_the_composition_of_every_noun_is_the_cosine_of_the_concepts_at_a_position(explored):
     """Latent 3 of the tiny study is a fish, 9 the background, and 20 has no label."""
-    looking = explored.generation.looking
-    vars(looking)["_vectors"] = (["wall", "fish"], torch.eye(2))
-    try:
-        values = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 3.0]])
-        indices = torch.tensor([[3, 0], [9, 0], [20, 0], [3, 9]])
-        codes = CellCodes.of(Codes(values, indices), (2, 2))
-        made = looking.composition("down-t1.00-cond-k4", codes, "a red fish")
-    finally:
-        del vars(looking)["_vectors"]
+    looking = by_hand(explored)
+    values = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 3.0]])
+    indices = torch.tensor([[3, 0], [9, 0], [20, 0], [3, 9]])
+    codes = CellCodes.of(Codes(values, indices), (2, 2))
+    made = looking.composition("down-t1.00-cond-k4", codes, "a red fish")
     assert list(made["nouns"]) == ["fish", "wall"]  # that of the prompt comes first
     assert made["nouns"]["fish"] == [[1.0, 0.0], [-1.0, 0.8]]
     assert made["nouns"]["wall"] == [[0.0, 1.0], [-1.0, 0.6]]

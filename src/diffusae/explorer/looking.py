@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusae.activations.codes import padded
-from diffusae.concepts.embeddings import embed_labels
+from diffusae.concepts.embeddings import WordEmbedding, embed_labels
+from diffusae.errors import UserError
 from diffusae.evaluation.composition import (
     ConceptSpace,
     Picture,
@@ -23,6 +24,7 @@ from diffusae.evaluation.composition import (
 )
 from diffusae.evaluation.result import load_results
 from diffusae.exploring.cells import OpenCell
+from diffusae.exploring.concept_table import refuse_another_embedding
 from diffusae.labelling.codes import PicturesOfStudy
 from diffusae.labelling.label import word_embedding
 from diffusae.metrics.composition import nouns_in
@@ -120,10 +122,20 @@ class Looking:
         return self.pictures.prompt(image_id)
 
     @cached_property
+    def _words(self) -> WordEmbedding:
+        return word_embedding(self._settings)
+
+    @cached_property
     def _vectors(self) -> tuple[list[str], Tensor]:
         """The annotator's nouns that have an embedding, and their vectors."""
         vocabulary = build(self._settings.cfg.annotator, "annotator").labels
-        return embed_labels(word_embedding(self._settings), vocabulary)
+        known, vectors = embed_labels(self._words, vocabulary)
+        if not known:
+            raise UserError(
+                f"the embedding {self._words.name} has a vector for none of the annotator's nouns;"
+                " choose another embedding=..."
+            )
+        return known, vectors
 
     def composition(self, name: str, codes: CellCodes, prompt: str) -> dict[str, Any]:
         """The score of every position for every noun.
@@ -133,11 +145,13 @@ class Looking:
         `evaluate` counts a position; None: the cell was not evaluated.
 
         Raises:
-            UserError: the cell is not labelled, or there is no word embedding.
+            UserError: the cell is not labelled, or with another embedding; or there is no word
+                embedding.
         """
         cell, (known, vectors) = self._cell(name), self._vectors
         chosen, threshold = chosen_settings(cell)
         dictionary = cell.dictionary
+        refuse_another_embedding(name, dictionary.facts["embedding"], self._words)
         space = ConceptSpace(
             d_sae=dictionary.facts["d_sae"],
             latents=dictionary.embedded_latents,

@@ -107,6 +107,24 @@ def concept_table(
     return ConceptTable(rows[list(COLUMNS)].reset_index(drop=True), word, labels)
 
 
+def refuse_another_embedding(cell: str, made_with: str, words: WordEmbedding) -> None:
+    """Vectors of two embeddings cannot be compared.
+
+    Args:
+        cell: the name of a labelled cell.
+        made_with: the name of the embedding that its dictionary was made with.
+        words: the embedding that is configured.
+
+    Raises:
+        UserError: they are not the same.
+    """
+    if made_with != words.name:
+        raise UserError(
+            f"{cell} was labelled with the embedding {made_with}, and {words.name} is configured;"
+            " choose embedding=... as the study did"
+        )
+
+
 def similar_labels(
     vectors: Sequence[LabelVectors],
     labels: Sequence[str],
@@ -131,11 +149,7 @@ def similar_labels(
         raise unknown(f"concept (and {words.name} has no vector for it)", word, labels)
     cosines: dict[str, float] = {}
     for one in vectors:
-        if one.embedding != words.name:
-            raise UserError(
-                f"{one.cell} was labelled with the embedding {one.embedding}, and {words.name} is"
-                " configured; choose embedding=... as the study did"
-            )
+        refuse_another_embedding(one.cell, one.embedding, words)
         if one.labels:
             near = one.vectors @ vector[0]
             cosines.update(zip(one.labels, near.tolist(), strict=True))

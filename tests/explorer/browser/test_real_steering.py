@@ -1,9 +1,22 @@
 """From a latent to a steered picture, with the shipped miniature's model."""
 
+import pytest
+import torch
 import yaml
 from playwright.sync_api import Page, expect
 
+from exploring.tiny_study import ByHand
+
 CELL = "down-t1.00-cond-k4"
+
+
+@pytest.fixture(autouse=True)
+def words(explored):
+    """The page asks for the composition, by the embedding that the tiny study was labelled with."""
+    looking = vars(explored.generation.looking)
+    looking.update(_words=ByHand(), _vectors=(["star", "fish"], torch.eye(2)))
+    yield
+    del looking["_words"], looking["_vectors"]
 
 
 def test_a_latent_is_painted_generated_exported_and_given_back_by_the_link(page: Page):
