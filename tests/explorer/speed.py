@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -31,7 +32,7 @@ def pages(client: httpx.Client) -> None:
         print(f"{path}: {1000 * first:.0f} ms, again {1000 * again:.0f} ms", flush=True)
 
 
-def generation(client: httpx.Client, kind: str, seed: int, edits: list[dict[str, object]]) -> None:
+def generation(client: httpx.Client, kind: str, seed: int, edits: list[Any]) -> None:
     """The time of one generation, to its first preview and to its end."""
     order = {"kind": kind, "prompt": PROMPT, "seeds": [seed], "edits": edits, "preview_every": 3}
     began, first = time.perf_counter(), None

@@ -15,19 +15,13 @@ from torch import Tensor
 from diffusae.activations.codes import padded
 from diffusae.concepts.embeddings import WordEmbedding, embed_labels
 from diffusae.errors import UserError
-from diffusae.evaluation.composition import (
-    ConceptSpace,
-    Picture,
-    Settings,
-    build_split,
-    predict_scores,
-)
+from diffusae.evaluation.composition import Picture, Settings, build_split, predict_scores
 from diffusae.evaluation.result import load_results
 from diffusae.exploring.cells import OpenCell
 from diffusae.exploring.concept_table import refuse_another_embedding
 from diffusae.labelling.codes import PicturesOfStudy
 from diffusae.labelling.label import word_embedding
-from diffusae.metrics.composition import nouns_in
+from diffusae.metrics.composition import concept_space, nouns_in
 from diffusae.parsing import typed
 from diffusae.sae.sparsity import Codes
 from diffusae.study.study import Study, build
@@ -152,13 +146,6 @@ class Looking:
         chosen, threshold = chosen_settings(cell)
         dictionary = cell.dictionary
         refuse_another_embedding(name, dictionary.facts["embedding"], self._words)
-        space = ConceptSpace(
-            d_sae=dictionary.facts["d_sae"],
-            latents=dictionary.embedded_latents,
-            embeddings=dictionary.embeddings,
-            nouns=dict(zip(known, vectors, strict=True)),
-            centre=vectors.mean(dim=0),
-        )
         # Every noun counts as an object: only scores are wanted, and masks are not looked at.
         everywhere = {noun: torch.ones(codes.grid, dtype=torch.bool) for noun in known}
         picture = Picture(
@@ -169,7 +156,7 @@ class Looking:
             everywhere,
         )
         split = build_split([picture], grid=codes.grid, known_nouns=known)
-        scores = predict_scores(split, space, chosen)
+        scores = predict_scores(split, concept_space(dictionary, known, vectors), chosen)
         named = set(nouns_in(prompt, tuple(known)))
         highest = scores.amax(dim=(1, 2)).tolist()
         order = sorted(range(len(known)), key=lambda n: (known[n] not in named, -highest[n]))

@@ -107,7 +107,7 @@ def concept_table(
     return ConceptTable(rows[list(COLUMNS)].reset_index(drop=True), word, labels)
 
 
-def refuse_another_embedding(cell: str, made_with: str, words: WordEmbedding) -> None:
+def refuse_another_embedding(cell: str, made_with: str | None, words: WordEmbedding) -> None:
     """Vectors of two embeddings cannot be compared.
 
     Args:

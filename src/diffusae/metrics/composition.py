@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -68,6 +69,19 @@ class CompositionSettings(MetricSettings):
     n_resamples: Count
 
 
+def concept_space(
+    dictionary: ConceptDictionary, nouns: Sequence[str], vectors: Float[Tensor, "nouns d"]
+) -> ConceptSpace:
+    """The concepts of a dictionary, and the nouns that they are compared with."""
+    return ConceptSpace(
+        d_sae=dictionary.facts["d_sae"],
+        latents=dictionary.embedded_latents,
+        embeddings=dictionary.embeddings,
+        nouns=dict(zip(nouns, vectors, strict=True)),
+        centre=vectors.mean(dim=0),
+    )
+
+
 def composition_rows(
     study: Study, settings: CompositionSettings, embedding: Embedding
 ) -> list[Result]:
@@ -78,13 +92,7 @@ def composition_rows(
     known, vectors = embed_labels(embedding(), vocabulary)
     source = code_source(study, load_sae(study.sae)[0])
     dictionary = ConceptDictionary.load(study.concepts)
-    space = ConceptSpace(
-        d_sae=dictionary.facts["d_sae"],
-        latents=dictionary.embedded_latents,
-        embeddings=dictionary.embeddings,
-        nouns=dict(zip(known, vectors, strict=True)),
-        centre=vectors.mean(dim=0),
-    ).to(default_device())
+    space = concept_space(dictionary, known, vectors).to(default_device())
     annotations = Annotations.load(study.annotations)
     nouns_by_split = {"dictionary": None, "tune": vocabulary, "test": vocabulary}
     fitting, tuned_on, tested = (
