@@ -97,6 +97,7 @@ def test_a_latent_is_found_and_opened_without_scripts(browser, exported):
     assert page.locator("tbody tr").count() == 26
     page.locator("tbody a").first.click()
     assert page.locator("h1").text_content().startswith("Latent ")
+    page.wait_for_load_state("load")  # its pictures too
     assert page.locator(".tops img").first.evaluate("image => image.naturalWidth") == 16
     context.close()
 
