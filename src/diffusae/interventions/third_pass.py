@@ -9,6 +9,7 @@ pipeline.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class PromptPass:
         return {name: value for name, value in self.inputs.items() if name not in varying}
 
 
-class Rule:
+class Rule(ABC):
     """What a third pass is for. A rule serves one context; `begin` starts every pipeline call."""
 
     needs = "the defence"
@@ -77,20 +78,21 @@ class Rule:
         """Further hooks that the rule needs while it acts."""
         return nullcontext()
 
+    @abstractmethod
     def begin(self) -> None:
         """Forget the pipeline call before."""
 
+    @abstractmethod
     def third(self, prompts: PromptPass) -> Tensor | None:
         """The third prediction of this step; None: the step stays as it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gamma(
         self, prompts: PromptPass, uncond: Tensor, cond: Tensor, third: Tensor
     ) -> Tensor | None:
         """The correction of this step, from e_u, e_c and the third prediction; None: no
         correction.
         """
-        raise NotImplementedError
 
 
 @contextmanager
