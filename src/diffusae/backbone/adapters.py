@@ -49,6 +49,9 @@ class Adapter:
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
     ends with "blocks", with the picture's tokens alone or last."""
+    reads_text: ClassVar[bool] = True
+    """Whether blocks attend to the text by keys of its own, so that this attention can be recorded;
+    not where picture and text are one sequence with the same weights."""
     pads: ClassVar[bool] = False
     """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
     tokens of a CLIP encoder first."""
@@ -103,7 +106,7 @@ class Adapter:
             for name, block in cls.blocks.items()
             for place in range(counts[name])
         }
-        return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
+        return Outline(infos, patch, cls.layout, bool(infos) and cls.reads_text, cls.pads)
 
     # What the denoiser says
 
@@ -179,6 +182,10 @@ class Adapter:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
 
+    def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+        """The arguments of a denoiser call of `batch` rows for some of its rows."""
+        return rows_along(dict(given), rows, batch)
+
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
     ) -> tuple[float, float]:
@@ -194,7 +201,8 @@ class Adapter:
         time = given[self.varying[1]] if own is None else own
         offset, scale = self.time if own is None else (0.0, 1.0)
         value = _scalar(time)
-        return (value - offset) / scale, _rounding(time) * abs(value) / abs(scale)
+        error = _rounding(time) * (abs(value) + abs(offset))  # 1 - t rounds as 1 does
+        return (value - offset) / scale, error / abs(scale)
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
@@ -213,7 +221,19 @@ class Adapter:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
 
+    def fed(self, latents: Float[Tensor, "n channels h w"]) -> Any:
+        """Latents in the form that the denoiser takes."""
+        return self.pack(latents)
+
+    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
+        """The denoiser's output as latents, with the sign that the scheduler takes."""
+        return self.unpack(output, height, width)
+
     # A call of the pipeline
+
+    def size_fault(self, pipe: Any, height: int, width: int) -> str | None:
+        """Why the pipeline cannot make a picture of this size in pixels; None where it can."""
+        return None
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         """The guidance arguments of a pipeline call for `count` pictures."""
@@ -229,6 +249,11 @@ class Adapter:
         own.set_timesteps(steps, **{"mu": shift(own, positions, 1.16)} if shifts else {})
         return own.timesteps
 
+    def sigma(self, scheduler: Any, timestep: float, positions: int) -> float | None:
+        """The share of noise that flow matching has at the scheduler's timestep, in [0, 1], with
+        `positions` on the finest grid. None: the timestep's share of all training timesteps."""
+        return None
+
     def predict(
         self,
         conditions: Mapping[str, Any],
@@ -238,9 +263,9 @@ class Adapter:
         """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
         latents_name, time_name = self.varying
         time = self.time_argument(timestep, len(latents)).to(latents.device)
-        given = {**conditions, latents_name: self.pack(latents), time_name: time}
+        given = {**conditions, latents_name: self.fed(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
-        return self.unpack(output, *latents.shape[-2:])
+        return self.predicted(output, *latents.shape[-2:])
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
@@ -253,6 +278,19 @@ class Adapter:
         if not self.pads or _TEXT_LIMIT not in parameters:
             return own
         return text_tokens or parameters[_TEXT_LIMIT].default
+
+
+def rows_along(value: Any, rows: slice, batch: int) -> Any:
+    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == batch else value
+    if isinstance(value, dict):
+        return {name: rows_along(item, rows, batch) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(rows_along(item, rows, batch) for item in value)
+    return value
 
 
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:
