@@ -52,6 +52,11 @@ class Adapter:
     reads_text: ClassVar[bool] = True
     """Whether blocks attend to the text by keys of its own, so that this attention can be recorded;
     not where picture and text are one sequence with the same weights."""
+    sign: ClassVar[int] = 1
+    """-1 where the pipeline negates what the denoiser predicts, before the scheduler gets it."""
+    rows_first: ClassVar[bool] = True
+    """Whether whatever differs between the rows of a denoiser call is a tensor with the rows along
+    its first side. Defences by a third pass and exchanged captions need it."""
     pads: ClassVar[bool] = False
     """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
     tokens of a CLIP encoder first."""
@@ -227,7 +232,15 @@ class Adapter:
 
     def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """The denoiser's output as latents, with the sign that the scheduler takes."""
-        return self.unpack(output, height, width)
+        return self.sign * self.unpack(output, height, width)
+
+    def require_rows_first(self, what: str) -> None:
+        """`UserError` for `what` where a call's rows do not lie along the first side of all."""
+        if not self.rows_first:
+            raise UserError(
+                f"{what} changes rows of the denoiser's arguments, and those of {self.family} are "
+                "lists, or have the rows along another side; leave it out for this model"
+            )
 
     # A call of the pipeline
 

@@ -76,6 +76,11 @@ def capture_cross_attention(
     known = list_hookpoints(denoiser)
     if hookpoints is None:
         hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
+        if not hookpoints:
+            raise UserError(
+                f"{type(denoiser).__name__} has no cross-attention, and no projection of its own "
+                "for the text: its layers attend over text and picture alike"
+            )
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()

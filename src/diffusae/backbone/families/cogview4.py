@@ -49,7 +49,7 @@ class CogView4Adapter(Adapter):
         return own.timesteps
 
     def sigma(self, scheduler: Any, timestep: float, positions: int) -> float:
-        even = super().sigma(scheduler, timestep, positions)
+        even = timestep / scheduler.config.num_train_timesteps
         if not scheduler.config.get("use_dynamic_shifting"):
             return scheduler.shift * even / (1 + (scheduler.shift - 1) * even)
         return float(scheduler.time_shift(_shift(scheduler, positions), 1.0, even))

@@ -11,7 +11,6 @@ from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Tokens
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
 _KIND = "HiDreamBlock"
@@ -44,6 +43,8 @@ class HiDreamAdapter(Adapter):
             text=Tokens(within="before_text"),
         ),
     }
+    sign = -1
+    rows_first = False
     pads = True
     padded = {"HiDreamImagePipeline": 128}
 
@@ -54,9 +55,6 @@ class HiDreamAdapter(Adapter):
     def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
         llama = "encoder_hidden_states_llama3"  # [layers, rows, tokens, width]
         return {**super().taken(given, rows, batch), llama: given[llama][:, rows]}
-
-    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        return -output
 
     def size_fault(self, pipe: Any, height: int, width: int) -> str | None:
         side = pipe.default_sample_size * pipe.vae_scale_factor

@@ -12,7 +12,6 @@ from diffusae.backbone.passes import Passes, PassesOf, begun_steps, guided_passe
 from diffusae.backbone.prompt_templates import Templated
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from torch import Tensor
 
 _KIND = "Lumina2TransformerBlock"
@@ -42,6 +41,7 @@ class Lumina2Adapter(Adapter):
             text=Tokens(within="after_text"),
         ),
     }
+    sign = -1
     reads_text = False
     pads = True
     padded = {"Lumina2Pipeline": 256}
@@ -57,9 +57,6 @@ class Lumina2Adapter(Adapter):
 
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         return given["encoder_attention_mask"].sum(dim=1).tolist()
-
-    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        return -output
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
         import torch

@@ -52,6 +52,8 @@ class ZImageAdapter(Adapter):
             text=Tokens("x", within="before_text"),
         ),
     }
+    sign = -1
+    rows_first = False
     reads_text = False
     pads = True
     padded = {"ZImagePipeline": 512}
@@ -88,7 +90,7 @@ class ZImageAdapter(Adapter):
     def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         import torch
 
-        return -torch.stack(list(output)).squeeze(2)
+        return self.sign * torch.stack(list(output)).squeeze(2)
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
         import torch
