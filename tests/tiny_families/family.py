@@ -1,0 +1,74 @@
+"""What the shared tests know of a family: its tiny pipeline, and what is to be found in it.
+
+Nothing here comes from the product's adapters: an entry says how the published pipeline works, and
+the tests hold the adapters against it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+PIXELS = 64
+T5_TOKENS = 24
+"""The length of T5's prompts in the tiny pipelines."""
+
+PictureOf = Callable[[Mapping[str, Any], Any], tuple[Tensor, Tensor]]
+"""(a block's arguments by name, its output) -> the picture's stream before and after the block."""
+
+
+def last_output(given: Mapping[str, Any], output: Any) -> tuple[Tensor, Tensor]:
+    """The block takes the picture as `hidden_states`, and returns it alone or last."""
+    return given["hidden_states"], output if isinstance(output, Tensor) else output[-1]
+
+
+def unchanged(_pipe: Any, latents: Tensor) -> Tensor:
+    return latents
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family is made, and what is to be found in it."""
+
+    make: Callable[[], Any]
+    blocks: dict[str, tuple[str, tuple[int, ...], int]]
+    """{block: (path, grid at 64 x 64 px, d_in)}; a video's grid is (frames, h, w)."""
+    asked: dict[str, Any]
+    """What `generate` is told for both branches of guidance."""
+    scheduler: str = "keep"
+    passes: tuple[tuple[str, ...], ...] = (("uncond", "cond"),)
+    """The branches along the batch of every denoiser call of a guided step, in order."""
+    unguided: dict[str, Any] = field(default_factory=lambda: {"guidance": 1.0})
+    """What changes in `asked` for a run without an `uncond` branch."""
+    call: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the pipeline's own call that mean what `asked` means, besides
+    `guidance_scale`."""
+    picture: PictureOf = last_output
+    """Where a block has the picture's tokens."""
+    pack: Callable[[Any, Tensor], Tensor] = unchanged
+    """(pipeline, first latents) -> the latents that its own call takes, by its own packing."""
+    empty_prompt_is_encoded: bool = True
+    """Whether `uncond` is what the empty prompt gives; Stable Diffusion XL takes zeros."""
+    attention: bool = True
+    """Whether a block attends to the text in a layer of its own."""
+    strong: str = ""
+    """Names of further parameters of the denoiser that read the text, as a regular expression: they
+    are made strong, so that prompts and branches differ by more than rounding."""
+
+    @property
+    def hookpoints(self) -> dict[str, str | int]:
+        return {block: path for block, (path, *_) in self.blocks.items()}
+
+    def grid(self, block: str, height: int, width: int) -> tuple[int, ...]:
+        """A block's grid in a picture of another size than 64 x 64."""
+        *frames, rows, columns = self.blocks[block][1]
+        return (*frames, rows * height // PIXELS, columns * width // PIXELS)
+
+    def overrides(self, folder: Path) -> list[str]:
+        """The configuration of the pipeline that lies in a folder."""
+        values = {**self.asked, "source": folder, "height": PIXELS, "width": PIXELS, "steps": 3}
+        values |= {f"hookpoints.{block}": path for block, path in self.hookpoints.items()}
+        options = [f"model.{name}={value}" for name, value in values.items()]
+        return ["debug=tiny", "model=custom", *options, f"paths.outputs={folder.parent}"]
