@@ -7,7 +7,7 @@ the tests hold the adapters against it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -25,6 +25,10 @@ def last_output(given: Mapping[str, Any], output: Any) -> tuple[Tensor, Tensor]:
 
 
 def unchanged(_pipe: Any, latents: Tensor) -> Tensor:
+    return latents
+
+
+def as_they_are(_pipe: Any, latents: Tensor, _height: int, _width: int) -> Tensor:
     return latents
 
 
@@ -47,12 +51,19 @@ class Family:
     `guidance_scale`."""
     picture: PictureOf = last_output
     """Where a block has the picture's tokens."""
+    latents: tuple[int, ...] = (4, 8, 8)
+    """Shape of a picture's latents at 64 x 64 px: channels, height and width; a video's have
+    frames after the channels."""
     pack: Callable[[Any, Tensor], Tensor] = unchanged
     """(pipeline, first latents) -> the latents that its own call takes, by its own packing."""
+    unpack: Callable[[Any, Tensor, int, int], Tensor] = as_they_are
+    """(pipeline, the latents that its own call returns, height and width in pixels) -> latents, by
+    its own unpacking."""
     empty_prompt_is_encoded: bool = True
     """Whether `uncond` is what the empty prompt gives; Stable Diffusion XL takes zeros."""
-    attention: bool = True
-    """Whether a block attends to the text in a layer of its own."""
+    attention: Literal["cross", "text_first", "picture_first"] | None = "cross"
+    """How blocks attend to the text: in a layer of their own, or together with the picture, as one
+    sequence with the text first or last. None: not in a layer that can be recorded."""
     strong: str = ""
     """Names of further parameters of the denoiser that read the text, as a regular expression: they
     are made strong, so that prompts and branches differ by more than rounding."""
@@ -65,6 +76,11 @@ class Family:
         """A block's grid in a picture of another size than 64 x 64."""
         *frames, rows, columns = self.blocks[block][1]
         return (*frames, rows * height // PIXELS, columns * width // PIXELS)
+
+    def latents_of(self, height: int, width: int) -> tuple[int, ...]:
+        """The shape of a picture's latents at another size than 64 x 64."""
+        *before, rows, columns = self.latents
+        return (*before, rows * height // PIXELS, columns * width // PIXELS)
 
     def overrides(self, folder: Path) -> list[str]:
         """The configuration of the pipeline that lies in a folder."""

@@ -45,6 +45,10 @@ def packed(pipe: Any, latents: Tensor) -> Tensor:
     return pipe._pack_latents(latents, *latents.shape)
 
 
+def unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+
+
 _BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "down": ("transformer_blocks.0", (4, 4), 32),
     "mid": ("transformer_blocks.1", (4, 4), 32),
@@ -59,5 +63,7 @@ FAMILIES = {
         unguided={"true_guidance": None},
         call={"true_cfg_scale": 5.0, "negative_prompt": ["", ""], "max_sequence_length": T5_TOKENS},
         pack=packed,
+        unpack=unpacked,
+        attention="text_first",
     )
 }

@@ -52,7 +52,6 @@ _BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
 _ASKED = {"guidance": 5.0, "text_tokens": T5_TOKENS}
 _CALL = {"max_sequence_length": T5_TOKENS}
 FAMILIES = {
-    "sd3": Family(sd3, _BLOCKS, _ASKED, call=_CALL),
-    "sd35": Family(sd35, _BLOCKS, _ASKED, call=_CALL),
-    "sd35_without_t5": Family(sd35_without_t5, _BLOCKS, _ASKED, call=_CALL),
+    name: Family(make, _BLOCKS, _ASKED, call=_CALL, attention="picture_first")
+    for name, make in {"sd3": sd3, "sd35": sd35, "sd35_without_t5": sd35_without_t5}.items()
 }
