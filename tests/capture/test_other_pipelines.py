@@ -5,7 +5,7 @@ from typing import Any
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.generate import generate
 from tiny_families import FAMILIES, PIXELS, tiny_family
 

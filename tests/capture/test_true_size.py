@@ -11,7 +11,7 @@ from torch import nn
 from diffusae.backbone.describe import ARCHITECTURES, build_denoiser
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
-from tiny_families.stable_diffusion import sd
+from tiny_families import sd
 from tiny_pipeline import text_encoder
 
 SHAPES = {

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusae.backbone.adapters import Adapter, adapter_of
+from diffusae.backbone.adapters import Adapter
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.generate import Generation, generate
 from tiny_families import FAMILIES, tiny_family

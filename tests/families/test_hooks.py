@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusae.backbone.hookpoints import list_hookpoints
+from diffusae.backbone.families.table import list_hookpoints
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.conditions import conditions
 from diffusae.capture.hooks import hook_blocks

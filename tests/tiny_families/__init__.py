@@ -1,17 +1,19 @@
-"""A pipeline with random weights of every family: 64 px pictures, d_in 32 to 64.
+"""A pipeline with random weights of every family that conf/model names. Each is of the published
+class.
 
-Each is of the published class, with text encoders and tokenizers made on the spot. A module of this
-package holds one family or several as `FAMILIES`, {name: Family}; nothing else lists them.
+A module of this package holds one family or several as `FAMILIES`, {name: Family}; nothing else
+lists them.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from tiny_families.family import PIXELS, T5_TOKENS, Family
+from tiny_families.parts import PIXELS, T5_TOKENS, Family
+from tiny_families.stable_diffusion import sd
 from tiny_pipeline import seeded
 
-__all__ = ["FAMILIES", "PIXELS", "T5_TOKENS", "USUAL", "Family", "tiny_family"]
+__all__ = ["FAMILIES", "PIXELS", "T5_TOKENS", "USUAL", "Family", "sd", "tiny_family"]
 
 
 def _found() -> dict[str, Family]:

@@ -9,8 +9,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor
 
-from tiny_families.family import T5_TOKENS, Family
-from tiny_families.parts import t5, t5_tokenizer, vae
+from tiny_families.parts import T5_TOKENS, Family, family_vae, places, t5, t5_tokenizer
 from tiny_pipeline import text_encoder, tiny_tokenizer
 
 
@@ -30,7 +29,7 @@ def flux() -> Any:
     )
     return FluxPipeline(
         transformer=transformer,
-        vae=vae(shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        vae=family_vae(shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=text_encoder(),
         text_encoder_2=t5(32),
         tokenizer=tiny_tokenizer(),
@@ -49,11 +48,7 @@ def unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
 
 
-_BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "down": ("transformer_blocks.0", (4, 4), 32),
-    "mid": ("transformer_blocks.1", (4, 4), 32),
-    "up": ("single_transformer_blocks.1", (4, 4), 32),
-}
+_BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
 FAMILIES = {
     "flux": Family(
         flux,

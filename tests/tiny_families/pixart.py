@@ -1,12 +1,11 @@
-"""PixArt-alpha."""
+"""PixArt alpha."""
 
 from typing import Any
 
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
 
-from tiny_families.family import T5_TOKENS, Family
-from tiny_families.parts import t5, t5_tokenizer, vae
+from tiny_families.parts import GUIDED, T5_TOKENS, Family, family_vae, places, t5, t5_tokenizer
 from tiny_pipeline import ddim
 
 
@@ -26,26 +25,13 @@ def pixart() -> Any:
     )
     return PixArtAlphaPipeline(
         transformer=transformer,
-        vae=vae(),
+        vae=family_vae(),
         text_encoder=t5(32),
         tokenizer=t5_tokenizer(),
         scheduler=ddim(),
     )
 
 
-_BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    block: (f"transformer_blocks.{place}", (4, 4), 48)
-    for place, block in enumerate(("down", "mid", "up"))
-}
-FAMILIES = {
-    "pixart": Family(
-        pixart,
-        _BLOCKS,
-        {"guidance": 5.0, "text_tokens": T5_TOKENS},
-        call={
-            "use_resolution_binning": False,
-            "clean_caption": False,
-            "max_sequence_length": T5_TOKENS,
-        },
-    )
-}
+_BLOCKS = places(*(f"transformer_blocks.{place}" for place in range(3)), d_in=48)
+_CALL = {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": T5_TOKENS}
+FAMILIES = {"pixart": Family(pixart, _BLOCKS, GUIDED | {"text_tokens": T5_TOKENS}, call=_CALL)}

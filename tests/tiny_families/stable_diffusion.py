@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2, and XL."""
+"""Stable Diffusion 1 and XL."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 )
 from transformers import CLIPTextModelWithProjection
 
-from tiny_families.family import PIXELS, Family
-from tiny_families.parts import vae
+from tiny_families.parts import GUIDED, PIXELS, Family, family_vae
 from tiny_pipeline import ddim, stable_diffusion, text_encoder, tiny_tokenizer, unet
 
 
@@ -27,7 +26,7 @@ def sdxl() -> Any:
     )
     return StableDiffusionXLPipeline(
         unet=denoiser,
-        vae=vae(force_upcast=True),
+        vae=family_vae(force_upcast=True),
         text_encoder=text_encoder(),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection),
         tokenizer=tiny_tokenizer(),
@@ -36,13 +35,12 @@ def sdxl() -> Any:
     )
 
 
-_BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
+_BLOCKS = {
     "down": ("down_blocks.0.attentions.0", (8, 8), 32),
     "mid": ("mid_block.attentions.0", (4, 4), 64),
     "up": ("up_blocks.1.attentions.0", (8, 8), 32),
 }
-_GUIDED = {"guidance": 5.0}
 FAMILIES = {
-    "sd": Family(sd, _BLOCKS, _GUIDED),
-    "sdxl": Family(sdxl, _BLOCKS, _GUIDED, empty_prompt_is_encoded=False),
+    "sd": Family(sd, _BLOCKS, GUIDED),
+    "sdxl": Family(sdxl, _BLOCKS, GUIDED, empty_prompt_is_encoded=False),
 }
