@@ -43,5 +43,6 @@ class Outcomes:
             if missing:
                 raise pytest.UsageError(f"{path} is not written: {name} has no {sorted(missing)}")
         versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
-        table = {"versions": versions, "families": dict(sorted(self.families.items()))}
+        families = dict(sorted(self.families.items()))
+        table = {"versions": versions, "features": FEATURES, "families": families}
         path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
