@@ -68,17 +68,17 @@ def test_every_stage_and_context_refuses_what_has_no_adapter(tmp_path: Path) -> 
     source = [f"model.source={folder}", f"paths.outputs={tmp_path}", "debug=tiny", "model=custom"]
     asked = [*source, "model.hookpoints.mid=0", "grid.blocks=[mid]", "block=mid"]
     for name, stage in {"hookpoints": hookpoints, "plan": plan, "collect": collect}.items():
-        with pytest.raises(UserError, match="MochiTransformer3DModel.*an adapter would have to"):
+        with pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"):
             stage(compose(name, source if name == "hookpoints" else asked))
     pipe = tiny_pipeline()
     pipe.unet = type("MochiTransformer3DModel", (torch.nn.Module,), {})()
     with (
-        pytest.raises(UserError, match="MochiTransformer3DModel.*an adapter would have to"),
+        pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"),
         capture_updates(pipe, {"mid": 0}, [1.0]),
     ):
         pass
     with (
-        pytest.raises(UserError, match="MochiTransformer3DModel.*an adapter would have to"),
+        pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"),
         steer(pipe, [Edit("blocks.0", lambda updates, _grid: updates)]),
     ):
         pass
