@@ -44,7 +44,13 @@ class Adapter:
     """Classes of pipelines that need a prompt alone. The stages can run them."""
     with_a_picture: ClassVar[tuple[str, ...]] = ()
     """Classes of pipelines that need more than a prompt. A user's own program can run them."""
-    layout: ClassVar[Layout] = "one_batch"
+    videos: ClassVar[tuple[str, ...]] = ()
+    """Classes of pipelines that make videos. They are listed, and a user's own program can run
+    them; the stages make pictures."""
+    frames: ClassVar[int] = 0
+    """Positions in time of a video of the pipeline's default length; 0: the family makes pictures.
+    """
+    layout: Layout = "one_batch"
     """How guidance runs."""
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
@@ -63,6 +69,11 @@ class Adapter:
         self._parameters = parameters[1:]  # without self
 
     # What a configuration alone says
+
+    @classmethod
+    def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
+        """How a pipeline of this class and configuration (`model_index.json`) runs guidance."""
+        return cls.layout
 
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
@@ -159,6 +170,14 @@ class Adapter:
             )
         return self._parameters[0], time
 
+    @property
+    def registers(self) -> int:
+        """Learned tokens at the beginning of the text's stream, before those of the prompt."""
+        return 0
+
+    def check(self, pipe: Any) -> None:
+        """`UserError` for a pipeline of the family that hooks cannot follow."""
+
     # A running call of the denoiser
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,6 +197,10 @@ class Adapter:
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
+
+    def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+        """The arguments of a denoiser call of `batch` rows for some of its rows."""
+        return rows_along(dict(given), rows, batch)
 
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
@@ -229,6 +252,21 @@ class Adapter:
         own.set_timesteps(steps, **{"mu": shift(own, positions, 1.16)} if shifts else {})
         return own.timesteps
 
+    def sigma(self, scheduler: Any, timestep: float, positions: int) -> float | None:
+        """The share of noise that flow matching has at the scheduler's timestep, in [0, 1], with
+        `positions` on the finest grid. None: the timestep's share of all training timesteps."""
+        return None
+
+    def stepping(self, steps: int) -> dict[str, Any]:
+        """Further arguments of a pipeline call of so many steps."""
+        return {}
+
+    def finished(
+        self, pipe: Any, latents: Tensor, height: int, width: int
+    ) -> Float[Tensor, "n channels h w"]:
+        """The latents that a pipeline's call keeps, clean, in the denoiser's scale."""
+        return self.unpack(latents, height, width)
+
     def predict(
         self,
         conditions: Mapping[str, Any],
@@ -255,6 +293,19 @@ class Adapter:
         return text_tokens or parameters[_TEXT_LIMIT].default
 
 
+def rows_along(value: Any, rows: slice, batch: int) -> Any:
+    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == batch else value
+    if isinstance(value, dict):
+        return {name: rows_along(item, rows, batch) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(rows_along(item, rows, batch) for item in value)
+    return value
+
+
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     """The shift mu of a flow-matching schedule, linear in the number of positions (as in FLUX and
     SD 3).
@@ -266,6 +317,21 @@ def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)
     slope = (greatest - least) / (most - fewest)
     return positions * slope + (least - slope * fewest)
+
+
+def shifted(scheduler: Any, steps: int, positions: int) -> Tensor:
+    """The timesteps of a flow-matching scheduler whose `steps` sigmas are evenly spaced from 1 and
+    then shifted by the number of positions (FLUX, LTX-Video). `scheduler` is not changed."""
+    import torch
+
+    own = copy.deepcopy(scheduler)
+    mu = shift(own, positions, 1.15)
+    if own.config.get("use_flow_sigmas"):
+        own.set_timesteps(steps, mu=mu)
+    else:
+        sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
+        own.set_timesteps(sigmas=sigmas, mu=mu)
+    return own.timesteps
 
 
 def _scalar(timestep: Tensor | float) -> float:

@@ -32,13 +32,14 @@ class Call:
 
     @property
     def pictures(self) -> int | None:
-        """Pictures of the call: prompts x `num_images_per_prompt`. None without prompts."""
+        """Pictures (or videos) of the call: prompts x `num_images_per_prompt`. None: no prompts."""
         prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
         given = embedded if prompt is None else prompt
         if given is None:
             return None
         prompts = 1 if isinstance(given, str) else len(given)
-        return prompts * (self.arguments.get("num_images_per_prompt") or 1)
+        each = (self.arguments.get(f"num_{what}_per_prompt") for what in ("images", "videos"))
+        return prompts * next(filter(None, each), 1)
 
     def within(self, other: Call) -> bool:
         """Whether it is `other` or was made inside of it."""

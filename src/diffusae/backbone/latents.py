@@ -26,9 +26,14 @@ def encode_pictures(
     if upcast:
         vae.to(torch.float32)
     pixels = pictures.permute(0, 3, 1, 2).to(execution_device(pipe), vae.dtype) / 127.5 - 1
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(batch_size)])
+    latents = torch.cat([_mean(vae.encode(part)) for part in pixels.split(batch_size)])
     if upcast:
         vae.to(dtype)
         latents = latents.to(dtype)
     shift = config.get("shift_factor")
     return (latents if shift is None else latents - shift) * config.scaling_factor
+
+
+def _mean(encoded: Any) -> Tensor:
+    """The mean of what an autoencoder returns. AutoencoderDC returns a latent alone."""
+    return encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mean

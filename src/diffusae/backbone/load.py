@@ -19,6 +19,7 @@ from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families.table import require_adapter
+from diffusae.backbone.noising import is_flow_matching
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
@@ -158,7 +159,7 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
     Raises:
         UserError: a flow-matching scheduler, which has no such noise schedule.
     """
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if is_flow_matching(scheduler):
         raise UserError(
             f"{type(scheduler).__name__} has no noise schedule for DDIM (flow matching); set "
             "model.scheduler=keep"

@@ -5,12 +5,13 @@ As in DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, ave
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +30,6 @@ from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
 from diffusae.errors import UserError
-
-if TYPE_CHECKING:
-    from diffusers.models.attention_processor import Attention
 
 
 @dataclass
@@ -104,7 +102,8 @@ def capture_cross_attention(
         def hook_for(block: str) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 if clock.now in wanted and "cond" in (branches := clock.branches()):
-                    fresh[block].append(_layer_map(attention, args, kwargs, branches))
+                    layer = _layer_map(attention, args, kwargs, branches, clock.adapter.registers)
+                    fresh[block].append(layer)
 
             return hook
 
@@ -125,42 +124,49 @@ def capture_cross_attention(
 
 
 def _layer_map(
-    attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], branches: Branches
+    attention: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    branches: Branches,
+    registers: int = 0,
 ) -> Float[Tensor, "pictures positions tokens"]:
     """The conditional branch's probabilities in one layer, from the inputs of its call; mean over
-    heads.
+    heads. `registers` tokens before the prompt's are left out.
     """
-    queries = args[0] if args else kwargs["hidden_states"]
-    rows = rows_of("cond", len(queries), branches)
-    words = kwargs["encoder_hidden_states"]
+    parameters = list(inspect.signature(type(attention).forward).parameters)[1:]  # without self
+    given = dict(zip(parameters, args, strict=False)) | kwargs
+    queries, words = given["hidden_states"], given["encoder_hidden_states"]
+    rows, rotary = rows_of("cond", len(queries), branches), given.get("image_rotary_emb")
     if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
         words = words[0]
+    words = words[rows, registers:]
     if getattr(attention, "add_k_proj", None) is not None:
-        rotary = kwargs.get("image_rotary_emb")
-        return joint_attention(attention, queries[rows], words[rows], rotary=rotary)
-    mask = kwargs.get("attention_mask")
+        return joint_attention(attention, queries[rows], words, rotary=rotary)
+    mask = given.get("attention_mask")
     mask = None if mask is None else mask[rows]
-    return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
+    return cross_attention(attention, queries[rows], words, mask=mask, rotary=rotary).mean(dim=1)
 
 
 def cross_attention(
-    attention: Attention,
+    attention: Any,
     queries: Float[Tensor, "rows positions d_in"],
     words: Float[Tensor, "rows tokens d_text"],
     *,
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
     """softmax(Q K^T / sqrt(d_head) + mask) over tokens, with the layer's projections, in
-    float32."""
-    assert attention.to_k is not None  # None only in layers with added keys
-    if attention.norm_cross:
+    float32. `rotary` turns the queries by their places (HunyuanDiT)."""
+    if getattr(attention, "norm_cross", None):
         words = attention.norm_encoder_hidden_states(words)
-    query = attention.to_q(queries).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    key = attention.to_k(words).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    if attention.norm_q is not None:
-        query = attention.norm_q(query)
-    if attention.norm_k is not None:
-        key = attention.norm_k(key)
+    query = _normed(attention.to_q(queries), attention.heads, attention.norm_q)
+    key = _normed(attention.to_k(words), attention.heads, attention.norm_k)
+    if rotary is not None:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        turned = apply_rotary_emb(query, rotary)
+        assert isinstance(turned, Tensor)
+        query = turned
     scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
     return (scores if mask is None else scores + mask[:, None].float()).softmax(dim=-1)
 
@@ -198,6 +204,10 @@ def joint_attention(
 def _normed(
     projected: Tensor, heads: int, norm: nn.Module | None
 ) -> Float[Tensor, "rows heads n d_head"]:
+    """Projections by head, normalised head by head or, where the layer does, across heads."""
+    weight = getattr(norm, "weight", None)
+    if norm is not None and weight is not None and len(weight) == projected.shape[-1]:
+        return norm(projected).unflatten(-1, (heads, -1)).transpose(1, 2)
     split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
     return split if norm is None else norm(split)
 
@@ -256,7 +266,8 @@ def mean_map(
     for (block, at), maps in captured.maps.items():
         if at == timestep:
             channels = maps.transpose(1, 2).unflatten(-1, captured.grids[block])
-            resized.append(F.interpolate(channels, size=grid, mode="bilinear", align_corners=False))
+            mode = "bilinear" if len(grid) == 2 else "trilinear"
+            resized.append(F.interpolate(channels, size=grid, mode=mode, align_corners=False))
     if not resized:
         raise UserError(f"no attention was recorded at timestep {timestep:g}; capture it there")
     return torch.stack(resized).mean(dim=0).flatten(2).transpose(1, 2)

@@ -22,7 +22,6 @@ from diffusae.backbone.branches import rows_of
 from diffusae.backbone.calls import Call
 from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.clock import Clock, running_clock
-from diffusae.capture.conditions import rows_along
 from diffusae.errors import UserError
 
 
@@ -169,7 +168,7 @@ class _Corrected:
         clock = self._clock
         assert clock.now is not None
         index, count = clock.schedule.index(clock.now)
-        inputs = rows_along(dict(given), rows, batch)
+        inputs = self._adapter.taken(given, rows, batch)
         return PromptPass(self._adapter, clock.branches.call, inputs, rows, index, count, clock.now)
 
 

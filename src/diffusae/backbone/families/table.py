@@ -8,14 +8,20 @@ from typing import Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
+from diffusae.backbone.families.aura_flow import AuraFlowAdapter
 from diffusae.backbone.families.flux import FluxAdapter
+from diffusae.backbone.families.hunyuan_dit import HunyuanDiTAdapter
+from diffusae.backbone.families.ltx import LTXAdapter
 from diffusae.backbone.families.pixart import PixArtAdapter
+from diffusae.backbone.families.sana import SanaAdapter
 from diffusae.backbone.families.stable_diffusion import StableDiffusionAdapter
 from diffusae.backbone.families.stable_diffusion_3 import StableDiffusion3Adapter
+from diffusae.backbone.families.wan import WanAdapter
 from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 from diffusae.backbone.outline import Outline
 from diffusae.backbone.passes import PassesOf
 from diffusae.backbone.plugin_models import own_adapter, own_adapters
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError
 
 FAMILIES: tuple[type[Adapter], ...] = (
@@ -23,6 +29,11 @@ FAMILIES: tuple[type[Adapter], ...] = (
     StableDiffusion3Adapter,
     FluxAdapter,
     PixArtAdapter,
+    SanaAdapter,
+    HunyuanDiTAdapter,
+    AuraFlowAdapter,
+    WanAdapter,
+    LTXAdapter,
 )
 
 ADAPTER_NEEDS = (
@@ -32,7 +43,9 @@ ADAPTER_NEEDS = (
 
 _BY_DENOISER = {name: family for family in FAMILIES for name in family.denoisers}
 _BY_PIPELINE = {
-    name: family for family in FAMILIES for name in (*family.pipelines, *family.with_a_picture)
+    name: family
+    for family in FAMILIES
+    for name in (*family.pipelines, *family.with_a_picture, *family.videos)
 }
 
 
@@ -42,8 +55,17 @@ def adapter_class(denoiser: str) -> type[Adapter] | None:
 
 
 def adapter_of(pipe: Any) -> Adapter:
-    """The adapter of a pipeline; `UserError` if it has no denoiser, or one without an adapter."""
-    return adapter_for(denoiser_of(pipe))
+    """The adapter of a pipeline.
+
+    Raises:
+        UserError: the pipeline has no denoiser, or one without an adapter, or one that hooks cannot
+            follow.
+    """
+    adapter = adapter_for(denoiser_of(pipe))
+    name = calling_class(type(pipe)).__name__
+    adapter.layout = adapter.layout_of(name, getattr(pipe, "config", {}))
+    adapter.check(pipe)
+    return adapter
 
 
 def adapter_for(denoiser: Any) -> Adapter:
@@ -73,6 +95,12 @@ def padded_tokens(pipeline: str) -> int | None:
     """Tokens that a class of pipelines pads T5 prompts to; None: it has no such limit."""
     family = _BY_PIPELINE.get(pipeline)
     return None if family is None else family.padded.get(pipeline)
+
+
+def layout_of(pipeline: str, config: Mapping[str, Any]) -> Layout:
+    """How a class of pipelines with this configuration (model_index.json) runs guidance."""
+    family = _family_of(pipeline)
+    return Adapter.layout if family is None else family.layout_of(pipeline, config)
 
 
 def calling_class(kind: type) -> type:
@@ -107,11 +135,24 @@ def require_adapter(index: Mapping[str, Any]) -> None:
                 raise _no_adapter(kind, index.get("_class_name"))
 
 
+def frames_of(pipeline: str) -> int:
+    """Positions in time of a video of a class of pipelines, at its default length; 0: it makes
+    pictures."""
+    family = _family_of(pipeline)
+    return family.frames if family is not None and pipeline in family.videos else 0
+
+
 def require_text_to_image(name: str) -> None:
-    """`UserError` for a class of pipelines that needs more than a prompt, or is unknown."""
+    """`UserError` for a class of pipelines that makes videos, needs more than a prompt, or is
+    unknown."""
     known = text_to_image_pipelines()
     if name in known:
         return
+    if frames_of(name):
+        raise UserError(
+            f"{name} makes videos, and this needs pictures; list its blocks with `diffusae "
+            "hookpoints`, and call it yourself inside capture_updates or steer"
+        )
     if _family_of(name) is not None:
         raise UserError(
             f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; "
