@@ -17,10 +17,8 @@ STRANGE = {
     "ChromaPipeline": "ChromaTransformer2DModel",
     "QwenImagePipeline": "QwenImageTransformer2DModel",
     "Flux2Pipeline": "Flux2Transformer2DModel",
-    "AuraFlowPipeline": "AuraFlowTransformer2DModel",
-    "SanaPipeline": "SanaTransformer2DModel",
-    "WanPipeline": "WanTransformer3DModel",
-    "LTXPipeline": "LTXVideoTransformer3DModel",
+    "SanaVideoPipeline": "SanaVideoTransformer3DModel",
+    "MochiPipeline": "MochiTransformer3DModel",
 }
 
 

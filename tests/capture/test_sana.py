@@ -3,6 +3,7 @@ angles as times.
 """
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,19 @@ import torch
 from torch import Tensor
 
 from diffusae.backbone.families.table import adapter_of
-from diffusae.backbone.instructed import Instructed
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.noising import is_flow_matching
+from diffusae.backbone.rewritten import RewrittenPrompts
 from diffusae.capture.attention import word_tokens
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import capture_updates, hook_blocks
 from diffusae.errors import UserError
 from diffusae.interventions.denoising import denoising_errors
+from diffusae.interventions.edits import Edit
+from diffusae.interventions.steer import steer
+from tiny_families import tiny_family
 from tiny_families.sana import gemma_tokenizer, sana, sana_sprint
 from tiny_pipeline import seeded
 
@@ -65,12 +69,24 @@ def test_words_are_found_where_the_pipeline_puts_them_after_its_instruction(
 def test_the_tokens_of_an_instruction_are_left_out_but_the_first_and_one() -> None:
     """`<bos>` d o g, and a prompt of 3 tokens: the denoiser sees `<bos>` g a ▁cat s of its 5."""
     tokenizer: Any = gemma_tokenizer()
-    seen = Instructed(tokenizer, "dog", 5)("a cats", truncation=True, return_offsets_mapping=True)
+    seen = RewrittenPrompts(tokenizer, "dog", 5)(
+        "a cats", truncation=True, return_offsets_mapping=True
+    )
     tokens = tokenizer.convert_ids_to_tokens(seen["input_ids"])
     assert tokens == ["<bos>", "g", "a", "▁cat", "s"]
     assert seen["offset_mapping"] == [(0, 0), (0, 0), (0, 1), (1, 5), (5, 6)]
-    lengths = [len(ids) for ids in Instructed(tokenizer, "dog", 5)(["a cats", "b"]).input_ids]
+    lengths = [len(ids) for ids in RewrittenPrompts(tokenizer, "dog", 5)(["a cats", "b"]).input_ids]
     assert lengths == [5, 3]
+
+
+def test_words_of_pixart_are_those_of_the_prompt_in_lower_case() -> None:
+    """T5's tokens of "CAT" would be other ones: its tiny vocabulary has no capitals."""
+    pipe = tiny_family("pixart")
+    tokenizer, limit = adapter_of(pipe).words(pipe, TOKENS)
+    ids = pipe.tokenizer("a cat").input_ids
+    places = word_tokens(tokenizer, " A CAT ", "CAT", limit=limit)
+    assert [ids[place] for place in places] == pipe.tokenizer.convert_tokens_to_ids(["▁cat"])
+    assert tokenizer(" A CAT ").input_ids == ids
 
 
 def test_resolution_binning_records_the_grid_of_the_picture_that_is_made(pipe: Any) -> None:
@@ -135,6 +151,24 @@ def test_sprint_is_recorded_at_its_schedulers_angles_and_has_no_uncond(
     assert made.grids == {"mid": (2, 3)} and adapter_of(sprint).layout == "none"
     with pytest.raises(UserError, match="no uncond branch"):
         generate(sprint, ["a cat"], [1], hookpoints={"mid": PATH}, timesteps=times, **asked)
+
+
+def test_an_edit_of_sprint_acts_in_its_window_of_the_steps_that_run(sprint: Any) -> None:
+    """Two steps have the times 1 and 0."""
+    asked: dict[str, Any] = {"guidance": 4.5, "text_tokens": TOKENS, "steps": 2, **SIZE}
+    times = adapter_of(sprint).schedule(sprint.scheduler, 2, 6).tolist()
+
+    def made(edit: Edit | None = None) -> Any:
+        with nullcontext() if edit is None else steer(sprint, [edit]):
+            return generate(
+                sprint, ["a cat", "dogs"], [1, 2], hookpoints={"mid": PATH}, timesteps=times,
+                conditionings=["cond"], decode=False, **asked,
+            ).updates  # fmt: skip
+
+    plain, edited = made(), made(Edit(PATH, lambda updates, _grid: updates, window=(0.0, 0.0)))
+    first, last = (("mid", time, "cond") for time in times)
+    assert torch.equal(edited[first], plain[first])
+    torch.testing.assert_close(edited[last], 2 * plain[last])
 
 
 def test_sprints_latents_are_those_that_its_call_decodes(sprint: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusae.backbone.describe import describe
 from diffusae.backbone.families.table import adapter_of, list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.load import load_pipeline
 from diffusae.capture.attention import capture_cross_attention, mean_map
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import capture_updates
@@ -262,6 +265,17 @@ def test_a_pipeline_of_two_denoisers_is_refused_by_name_and_the_remedy_helps() -
             max_sequence_length=TOKENS, **_WAN["size"],
         )  # fmt: skip
     assert captured.updates["mid", 600.0, "cond"].shape == (1, 18, 32)
+
+
+def test_a_folder_of_a_video_pipeline_loads_and_is_described(case: Case, tmp_path: Path) -> None:
+    case.pipe.save_pretrained(tmp_path)
+    options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu", "scheduler": "keep"}
+    loaded: Any = load_pipeline(tmp_path, **options)
+    assert type(loaded.scheduler) is type(case.pipe.scheduler)
+    described = describe(tmp_path)
+    assert described.frames == 21 and list(described.hookpoints) == list(case.hookpoints.values())
+    assert described.latent_scale == case.video.size["height"] // case.video.latents[2]
+    assert described.layout == adapter_of(case.pipe).layout
 
 
 def test_the_blocks_of_videos_are_listed(case: Case) -> None:

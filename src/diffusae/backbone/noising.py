@@ -42,7 +42,8 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 def is_trigonometric(scheduler: Any) -> bool:
     """Whether a scheduler's times are angles (TrigFlow, arXiv 2410.11081)."""
-    return scheduler.config.get("prediction_type") == "trigflow"
+    config = getattr(scheduler, "config", None) or {}
+    return config.get("prediction_type") == "trigflow"
 
 
 def as_ddim(scheduler: Any) -> Any:

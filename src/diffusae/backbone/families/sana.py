@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block
-from diffusae.backbone.instructed import Instructed
 from diffusae.backbone.passes import BY_LAYOUT, PassesOf
+from diffusae.backbone.rewritten import RewrittenPrompts
 from diffusae.backbone.settings import Layout
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _MIDDLE = 1.3
 
 class SanaAdapter(Adapter):
     """Latents of 32 pixels an entry (AutoencoderDC). The prompt follows an instruction, of which
-    the denoiser sees the first token and the last (`Instructed`).
+    the denoiser sees the first token and the last (`RewrittenPrompts`).
 
     Sprint is distilled: guidance is an input (`guidance_embeds`), and there is no `uncond`. Its
     scheduler follows TrigFlow: x_t = cos(t) x_0 + sin(t) noise, t from pi/2 to 0. The denoiser gets
@@ -97,4 +97,4 @@ class SanaAdapter(Adapter):
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         tokenizer, limit = super().words(pipe, text_tokens)
-        return Instructed.of(tokenizer, type(pipe), limit), limit
+        return RewrittenPrompts.instructed(tokenizer, type(pipe), limit), limit
