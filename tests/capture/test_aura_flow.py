@@ -1,14 +1,19 @@
 """What is particular to AuraFlow: registers before the text, and a time between 0 and 1."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from diffusae.backbone.families.table import adapter_of
+from diffusae.backbone.describe import describe
+from diffusae.backbone.families.table import adapter_of, list_hookpoints
+from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import RunningSchedule
+from diffusae.backbone.text_layers import list_text_layers
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
+from diffusae.capture.text import capture_text
 from tiny_families.aura_flow import REGISTERS, aura_flow
 from tiny_pipeline import seeded
 
@@ -59,3 +64,27 @@ def test_fifty_steps_stay_apart_in_half_precision(pipe: Any, dtype: torch.dtype)
         argument = torch.tensor([timestep / 1000]).expand(4).to(dtype)
         now, error = adapter.timestep(pipe, {"timestep": argument}, running=True)
         assert schedule.own(now, error) == timestep.item()
+
+
+def test_layers_of_its_text_encoder_are_captured(pipe: Any) -> None:
+    layers = list_text_layers(pipe, text_tokens=TOKENS)
+    assert [(name, layer.d_in, layer.tokens) for name, layer in layers.items()] == [
+        ("text_0", 32, TOKENS),
+        ("text_1", 32, TOKENS),
+    ]
+    made = capture_text(pipe, layers, ["a cat", "dogs"], text_tokens=TOKENS)
+    assert made["text_1"].outputs.shape == (2, TOKENS, 32)
+
+
+def test_a_folder_is_described_and_makes_the_same_latents(pipe: Any, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path)
+    described = describe(tmp_path, text_layers=True)
+    assert list(described.hookpoints) == list(list_hookpoints(pipe.transformer))
+    assert (described.tokens, described.latent_scale, described.layout) == (256, 8, "one_batch")
+    assert list(described.text_layers) == ["text_0", "text_1"]
+    loaded = load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="keep")
+    asked: dict[str, Any] = {"steps": 2, "guidance": 5.0, "text_tokens": TOKENS, "decode": False}
+    own, again = (
+        generate(one, ["a cat"], [1], height=64, width=96, **asked) for one in (pipe, loaded)
+    )
+    assert torch.equal(own.latents, again.latents)

@@ -1,5 +1,6 @@
 """What is particular to HunyuanDiT: arguments that all rows share, and perturbed attention."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from diffusers.pipelines.pag.pipeline_pag_hunyuandit import HunyuanDiTPAGPipeline
 from torch import Tensor
 
-from diffusae.backbone.families.table import adapter_of
+from diffusae.backbone.describe import describe
+from diffusae.backbone.families.table import adapter_of, list_hookpoints
+from diffusae.backbone.load import load_pipeline
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from tiny_families.hunyuan_dit import hunyuan_dit
@@ -56,3 +59,16 @@ def test_with_perturbed_attention_the_rows_of_cond_and_uncond_are_those_of_a_pla
     for time, delta in zip(times, deltas, strict=True):
         assert torch.equal(made.updates["mid", time, "uncond"], delta[:2])
         assert torch.equal(made.updates["mid", time, "cond"], delta[2:4])
+
+
+def test_a_folder_is_described_and_makes_the_same_latents(pipe: Any, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path)
+    described = describe(tmp_path, text_layers=True)
+    assert list(described.hookpoints) == list(list_hookpoints(pipe.transformer))
+    assert (described.tokens, described.latent_scale, described.layout) == (77, 8, "one_batch")
+    loaded = load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="ddim")
+    asked: dict[str, Any] = {"steps": 2, "guidance": 5.0, "decode": False}
+    own, again = (
+        generate(one, ["a cat"], [1], height=64, width=96, **asked) for one in (pipe, loaded)
+    )
+    assert torch.equal(own.latents, again.latents)

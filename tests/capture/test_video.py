@@ -20,6 +20,7 @@ from diffusae.backbone.families.table import adapter_of, list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.backbone.load import load_pipeline
 from diffusae.capture.attention import capture_cross_attention, mean_map
+from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import capture_updates
 from diffusae.capture.replay import recorded_outputs, replayed_outputs
@@ -203,6 +204,30 @@ def test_an_edit_acts_in_its_region_of_every_frame_at_its_time_and_branch(
         assert torch.equal(edited[place], plain[place])
     assert not torch.equal(edited["up", second, conditioning], plain["up", second, conditioning])
     assert not torch.equal(edited["down", last, "cond"], plain["down", last, "cond"])
+
+
+@pytest.mark.parametrize("conditioning", ["cond", "uncond"])
+def test_one_pass_with_the_pipelines_conditions_is_its_own_first_pass(
+    case: Case, conditioning: str
+) -> None:
+    """Of the pipeline's default number of frames: 21 positions in time."""
+    size = {side: case.video.size[side] for side in ("height", "width")}
+    asked: dict[str, Any] = {"guidance": 5.0, "text_tokens": TOKENS, **size}
+    given = conditions(case.pipe, ["a cat", "dogs"], conditioning, **asked)
+    channels, _, rows, columns = case.video.latents
+    latents = torch.randn(2, channels, 21, rows, columns)
+    frames = inspect.signature(type(case.pipe).__call__).parameters["num_frames"].default
+    adapter, time = adapter_of(case.pipe), case.times[0]
+    mid = {"mid": case.hookpoints["mid"]}
+    with capture_updates(case.pipe, mid, [time], conditionings=[conditioning]) as captured:
+        case.call(latents, num_frames=frames)
+    with torch.no_grad(), case.spied("mid") as seen:
+        predicted = adapter.predict(given, latents, time)
+    ((before, after),) = seen
+    own = captured.updates["mid", time, conditioning]
+    torch.testing.assert_close(after - before, own, rtol=1e-4, atol=1e-5)
+    assert predicted.shape == latents.shape
+    assert torch.equal(adapter.unpack(adapter.pack(latents), rows, columns), latents)
 
 
 def test_a_replayed_call_is_the_recorded_one(case: Case) -> None:

@@ -97,7 +97,7 @@ class Adapter:
         try:
             width, patch = cls.width(config), cls.patch_of(config)
             counts = {name: config[block.count] for name, block in cls.blocks.items()}
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, IndexError):
             return None
         if not counts or any(type(n) is not int or n < 0 for n in (width, patch, *counts.values())):
             return None

@@ -143,13 +143,15 @@ def build_denoiser(
 def _latent_scale(vae: dict[str, Any], source: object) -> int:
     """Pixels of a latent entry along a side."""
     match vae:
+        case {"_class_name": "AutoencoderKLWan", "scale_factor_spatial": int(scale)} if scale > 0:
+            return scale
         case {"_class_name": "AutoencoderKLWan"}:
-            return vae.get("scale_factor_spatial") or 8
+            return 8
         case {
             "_class_name": "AutoencoderKLLTXVideo",
             "patch_size": int(patch),
             "spatio_temporal_scaling": [*halved],
-        }:
+        } if patch > 0:
             return patch * 2 ** sum(map(bool, halved))
     return 2 ** (_stages(vae, source) - 1)
 

@@ -10,6 +10,7 @@ from diffusae.backbone.blocks import Block, Grid
 from diffusae.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from torch import Tensor
 
 
@@ -34,6 +35,14 @@ class LTXAdapter(Adapter):
                 "positions is not known; use LTXPipeline"
             )
         return sides
+
+    def pack(self, latents: Float[Tensor, "n channels frames h w"]) -> Tensor:
+        return latents.flatten(2).transpose(1, 2)
+
+    def unpack(
+        self, latents: Tensor, height: int, width: int
+    ) -> Float[Tensor, "n channels frames h w"]:
+        return latents.transpose(1, 2).unflatten(2, (-1, height, width))
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
         return shifted(scheduler, steps, positions)

@@ -50,8 +50,9 @@ _BY_PIPELINE = {
 
 
 def adapter_class(denoiser: str) -> type[Adapter] | None:
-    """The adapter of a class of denoisers, shipped or of a user's own package; None without one."""
-    return _BY_DENOISER.get(denoiser) or own_adapter(denoiser)
+    """The adapter of a class of denoisers: of a user's own package, or a shipped one; None without
+    one."""
+    return own_adapter(denoiser) or _BY_DENOISER.get(denoiser)
 
 
 def adapter_of(pipe: Any) -> Adapter:
@@ -87,7 +88,7 @@ def outline_of(config: Mapping[str, Any]) -> Outline | None:
     """The outline of a denoiser's configuration with its `_class_name`; None where it is not of a
     known kind.
     """
-    kind = _BY_DENOISER.get(config.get("_class_name", ""))
+    kind = adapter_class(config.get("_class_name", ""))
     return None if kind is None else kind.outline(config)
 
 
@@ -171,9 +172,9 @@ def refuse_needing_a_picture(pipe: Any) -> None:
 
 
 def _family_of(pipeline: str) -> type[Adapter] | None:
-    """The family of a class of pipelines, shipped or of a user's own package."""
+    """The family of a class of pipelines: of a user's own package, or a shipped one."""
     own = (adapter for adapter in own_adapters() if pipeline in adapter.pipelines)
-    return _BY_PIPELINE.get(pipeline) or next(own, None)
+    return next(own, None) or _BY_PIPELINE.get(pipeline)
 
 
 def _no_adapter(denoiser: str, pipeline: Any = None) -> UserError:
