@@ -38,7 +38,7 @@ def test_with_perturbed_attention_the_rows_of_cond_and_uncond_are_those_of_a_pla
     absent: Any = {"safety_checker": None, "feature_extractor": None}
     parts = {name: part for name, part in pipe.components.items() if name not in absent}
     pag: Any = HunyuanDiTPAGPipeline(
-        **parts, **absent, requires_safety_checker=False, pag_applied_layers=["blocks.1$"]
+        **parts, **absent, requires_safety_checker=False, pag_applied_layers=["blocks.1"]
     )
     pag.set_progress_bar_config(disable=True)
     block, deltas = pag.transformer.blocks[3], []

@@ -143,17 +143,23 @@ def frames_of(pipeline: str) -> int:
     return family.frames if family is not None and pipeline in family.videos else 0
 
 
+def refuse_videos(index: Mapping[str, Any]) -> None:
+    """`UserError` for a pipeline that makes videos, by its model_index.json."""
+    name = index.get("_class_name")
+    if isinstance(name, str) and frames_of(name):
+        raise UserError(
+            f"{name} makes videos, and this needs pictures; list its blocks with `diffusae "
+            "hookpoints`; load it by diffusers itself, and call it inside capture_updates or steer"
+        )
+
+
 def require_text_to_image(name: str) -> None:
     """`UserError` for a class of pipelines that makes videos, needs more than a prompt, or is
     unknown."""
     known = text_to_image_pipelines()
     if name in known:
         return
-    if frames_of(name):
-        raise UserError(
-            f"{name} makes videos, and this needs pictures; list its blocks with `diffusae "
-            "hookpoints`, and call it yourself inside capture_updates or steer"
-        )
+    refuse_videos({"_class_name": name})
     if _family_of(name) is not None:
         raise UserError(
             f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; "
