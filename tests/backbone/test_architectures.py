@@ -29,9 +29,13 @@ PUBLISHED = {
     "sd14": (16, 4, 512, 860),
     "sd15": (16, 4, 512, 860),
     "sd21": (16, 4, 768, 866),
+    "sd_turbo": (16, 4, 512, 866),
     "sdxl": (11, 4, 1024, 2_567),
     "sdxl_turbo": (11, 4, 512, 2_567),
     "sd3": (24, 16, 1024, 2_028),
+    "sd35_medium": (24, 16, 1024, 2_243),  # 2.47 billion with the stored 384 x 384 positions
+    "sd35_large": (38, 16, 1024, 8_057),
+    "sd35_large_turbo": (38, 16, 1024, 8_057),
     "flux_schnell": (57, 16, 1024, 11_891),
     "flux_dev": (57, 16, 1024, 11_901),
     "pixart_alpha": (28, 4, 1024, 611),
@@ -63,6 +67,11 @@ BLOCKS = {
         "mid_block.attentions.0": (12, 12, 1280),
         "up_blocks.1.attentions.0": (24, 24, 1280),
     },
+    "sd_turbo": {
+        "down_blocks.2.attentions.1": (16, 16, 1280),
+        "mid_block.attentions.0": (8, 8, 1280),
+        "up_blocks.1.attentions.0": (16, 16, 1280),
+    },
     "sdxl": {
         "down_blocks.1.attentions.0": (64, 64, 640),
         "down_blocks.2.attentions.1": (32, 32, 1280),
@@ -76,6 +85,12 @@ BLOCKS = {
         "up_blocks.0.attentions.1": (16, 16, 1280),
     },
     "sd3": {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)},
+    "sd35_medium": {
+        "transformer_blocks.0": (64, 64, 1536),
+        "transformer_blocks.23": (64, 64, 1536),
+    },
+    "sd35_large": {"transformer_blocks.0": (64, 64, 2432), "transformer_blocks.37": (64, 64, 2432)},
+    "sd35_large_turbo": {"transformer_blocks.37": (64, 64, 2432)},
     "flux_schnell": {
         "transformer_blocks.18": (64, 64, 3072),
         "single_transformer_blocks.37": (64, 64, 3072),
@@ -161,9 +176,11 @@ def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", model.revision)
 
 
+SAME_SIZES = {"sd15", "sdxl_turbo", "sd35_large_turbo", "flux_schnell"}
+
+
 @torch.no_grad()
-# Sizes of others
-@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"sd15", "sdxl_turbo", "flux_schnell"}))
+@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - SAME_SIZES))
 def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name: str) -> None:
     """In one denoiser call, every block's output has the announced positions and channels."""
     _, channels, pixels, _ = PUBLISHED[name]

@@ -11,8 +11,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from torch import Tensor
 from transformers import LlamaTokenizer
 
-from tiny_families.family import T5_TOKENS, Family
-from tiny_families.parts import vae
+from tiny_families.parts import T5_TOKENS, Family, family_vae
 from tiny_families.umt5 import umt5
 
 REGISTERS = 8
@@ -47,7 +46,7 @@ def aura_flow() -> Any:
     )
     return AuraFlowPipeline(
         transformer=transformer,
-        vae=vae(),
+        vae=family_vae(),
         text_encoder=umt5(32, len(llama_tokenizer())),
         tokenizer=llama_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
@@ -74,6 +73,7 @@ FAMILIES = {
         call={"max_sequence_length": T5_TOKENS},
         picture=picture,
         attention="text_first",
+        registers=REGISTERS,
         strong=r"\.norm1\.linear\.",
     )
 }

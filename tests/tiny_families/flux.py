@@ -7,6 +7,7 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
+from torch import Tensor
 
 from tiny_families.parts import T5_TOKENS, Family, family_vae, places, t5, t5_tokenizer
 from tiny_pipeline import text_encoder, tiny_tokenizer
@@ -39,7 +40,25 @@ def flux() -> Any:
     )
 
 
+def packed(pipe: Any, latents: Tensor) -> Tensor:
+    return pipe._pack_latents(latents, *latents.shape)
+
+
+def unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    return pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor)
+
+
 _BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
 FAMILIES = {
-    "flux": Family(flux, _BLOCKS, {"guidance": 3.5, "true_guidance": 5.0, "text_tokens": T5_TOKENS})
+    "flux": Family(
+        flux,
+        _BLOCKS,
+        {"guidance": 3.5, "true_guidance": 5.0, "text_tokens": T5_TOKENS},
+        passes=(("cond",), ("uncond",)),
+        unguided={"true_guidance": None},
+        call={"true_cfg_scale": 5.0, "negative_prompt": ["", ""], "max_sequence_length": T5_TOKENS},
+        pack=packed,
+        unpack=unpacked,
+        attention="text_first",
+    )
 }

@@ -8,8 +8,7 @@ from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import HunyuanDiTPipelin
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from tiny_families.family import Family
-from tiny_families.parts import t5, t5_tokenizer, vae
+from tiny_families.parts import Family, family_vae, t5, t5_tokenizer
 
 
 def bert_tokenizer() -> Any:
@@ -47,7 +46,7 @@ def hunyuan_dit() -> Any:
     absent: Any = None
     return HunyuanDiTPipeline(
         transformer=transformer,
-        vae=vae(),
+        vae=family_vae(),
         text_encoder=bert(32),
         tokenizer=bert_tokenizer(),
         text_encoder_2=t5(32),

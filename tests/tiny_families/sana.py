@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_scm import SCMScheduler
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
-from tiny_families.family import T5_TOKENS, Family
+from tiny_families.parts import T5_TOKENS, Family
 
 
 def gemma_tokenizer() -> Any:
