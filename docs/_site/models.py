@@ -115,8 +115,8 @@ def families_table(known: list[dict[str, Any]]) -> str:
         if facts["with_a_picture"]
     ]
     return (
-        "The stages run these pipelines, but for Wan and LTX-Video: videos are captured and steered "
-        "from Python. Any other class is refused by name.\n\n"
+        "The stages run these pipelines, except Wan's and LTX-Video's: videos are captured and "
+        "steered from Python. Any other class is refused by name.\n\n"
         + table(("family", "denoiser", "pipelines", "guidance"), rows)
         + "\nPipelines that need more than a prompt are for `capture_updates` and `steer` in "
         + f"Python:\n\n{''.join(more)}"
