@@ -34,7 +34,12 @@ published sizes, built without memory and compared with the published numbers of
 The hub could not be asked. Identifiers, pinned revisions and sizes come from public places that
 cite them; a model's section says where from.
 """
-GUIDANCE = {"one_batch": "one batch", "two_passes": "two passes", "none": "none"}
+GUIDANCE = {
+    "one_batch": "one batch",
+    "two_passes": "two passes",
+    "guided_passes": "two passes",
+    "none": "none",
+}
 
 
 def models_page(conf: Path = ROOT / "conf", tested: Path = TESTED) -> str:
@@ -99,7 +104,7 @@ def families_table(known: list[dict[str, Any]]) -> str:
         (
             facts["family"],
             names(facts["denoisers"]),
-            names(facts["pipelines"]),
+            names(facts["pipelines"] or facts["videos"]),
             GUIDANCE[facts["layout"]],
         )
         for facts in known
@@ -110,7 +115,8 @@ def families_table(known: list[dict[str, Any]]) -> str:
         if facts["with_a_picture"]
     ]
     return (
-        "The stages run these pipelines. Any other class is refused by name.\n\n"
+        "The stages run these pipelines, except Wan's and LTX-Video's: videos are captured and "
+        "steered from Python. Any other class is refused by name.\n\n"
         + table(("family", "denoiser", "pipelines", "guidance"), rows)
         + "\nPipelines that need more than a prompt are for `capture_updates` and `steer` in "
         + f"Python:\n\n{''.join(more)}"
@@ -166,6 +172,8 @@ def guidance(model: Mapping[str, Any]) -> str:
     layout, scale = model.get("guidance_layout"), model["guidance"]
     if layout == "one_batch":
         return f"one batch, scale {scale:g}" if scale > 1 else "none"
+    if layout == "guided_passes":
+        return f"two passes, scale {scale:g}" if scale > 1 else "none"
     if layout == "two_passes":
         second = model.get("true_guidance")
         passes = f"two passes, scale {second:g}" if second else "two passes if asked"

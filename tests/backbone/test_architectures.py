@@ -1,5 +1,6 @@
 """The published sizes of the models in conf/model, built without memory."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from diffusae.errors import UserError
 MODELS = sorted(
     path
     for path in (config_directory() / "model").glob("*.yaml")
-    if path.stem not in ("_common", "custom") and not path.stem.startswith("miniature")
+    if path.stem not in ("_common", "custom", "wan21", "ltx")
+    and not path.stem.startswith("miniature")
 )
 
 # Blocks, latent channels, pixels of the default size, and millions of parameters of the denoiser: a
@@ -44,11 +46,18 @@ PUBLISHED = {
     "lumina2": (30, 16, 1024, 2_610),
     "hidream": (48, 16, 1024, 17_106),
     "cogview4": (28, 16, 1024, 6_369),
+    "pixart_sigma": (28, 4, 1024, 610),
+    "sana": (20, 32, 1024, 1_604),
+    "sana_sprint": (20, 32, 1024, 1_610),
+    "hunyuan_dit": (40, 4, 1024, 1_500),
+    "aura_flow": (36, 4, 1024, 6_800),
 }
 ONE_SEQUENCE = {"z_image", "z_image_turbo", "lumina2", "cogview4"}
 """The text has no keys of its own there."""
 UNPINNED = {"hidream"}
 """No commit of its repository was found in a public place."""
+# {video: (blocks, latent channels, (frames, h, w, d_in), millions of parameters)}
+VIDEOS = {"wan21": (30, 16, (21, 30, 52, 1536), 1_419), "ltx": (28, 128, (21, 16, 22, 2048), 1_923)}
 # {path: (h, w, d_in)}, from the same.
 BLOCKS = {
     "sd14": {
@@ -114,12 +123,25 @@ BLOCKS = {
         "single_stream_blocks.31": (64, 64, 2560),
     },
     "cogview4": {"transformer_blocks.27": (64, 64, 4096)},
+    "pixart_sigma": {"transformer_blocks.27": (64, 64, 1152)},
+    "sana": {"transformer_blocks.0": (32, 32, 2240), "transformer_blocks.19": (32, 32, 2240)},
+    "sana_sprint": {"transformer_blocks.19": (32, 32, 2240)},
+    "hunyuan_dit": {"blocks.0": (64, 64, 1408), "blocks.39": (64, 64, 1408)},
+    "aura_flow": {
+        "joint_transformer_blocks.3": (64, 64, 3072),
+        "single_transformer_blocks.31": (64, 64, 3072),
+    },
 }
+# The scheduler's timestep of a call, where it is no number of 1000.
+TIMES = {"sana_sprint": 1.0}
+# Pixels of a latent entry, where they are not 8.
+WIDE = {"sana": 32, "sana_sprint": 32}
 
 
 def test_every_configured_model_has_its_published_architecture_and_none_is_left_over():
     configured = {path.stem for path in MODELS}
-    assert configured == set(known_architectures()) == set(PUBLISHED) == set(BLOCKS)
+    assert configured == set(PUBLISHED) == set(BLOCKS)
+    assert set(known_architectures()) == configured | set(VIDEOS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -130,7 +152,7 @@ def test_hookpoints_widths_and_grids_are_the_published_ones(name: str) -> None:
     known = described.hookpoints
     assert len(known) == blocks
     assert {p: (*known[p].grid(*finest), known[p].d_in) for p in expected} == expected
-    assert described.latent_scale == 8
+    assert described.latent_scale == WIDE.get(name, 8)
     assert described.reads_text == (name not in ONE_SEQUENCE)
 
 
@@ -191,7 +213,7 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
     parts = OmegaConf.to_container(OmegaConf.load(ARCHITECTURES / f"{name}.json"))
     assert isinstance(parts, dict)
     denoiser = build_denoiser(parts["denoiser"])
-    adapter, side = adapter_for(denoiser), pixels // 8
+    adapter, side = adapter_for(denoiser), pixels // WIDE.get(name, 8)
     seen: dict[str, tuple[int, ...]] = {}
     for path in list_hookpoints(denoiser):
         denoiser.get_submodule(path).register_forward_hook(
@@ -218,19 +240,54 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
         if "axes_dims_rope" in config:
             given |= {"img_ids": torch.zeros((side // 2) ** 2, 3), "txt_ids": torch.zeros(words, 3)}
             given["guidance"] = torch.ones(1) if config.guidance_embeds else None
-        predicted = adapter.predict(given, torch.zeros(1, channels, side, side), 500.0)
+        if "text_len_t5" in config:
+            given["text_embedding_mask"] = torch.ones(1, words)
+            given["encoder_hidden_states_t5"] = torch.zeros(1, 256, config.cross_attention_dim_t5)
+            given["text_embedding_mask_t5"] = torch.ones(1, 256)
+            given["encoder_hidden_states"] = torch.zeros(1, 77, config.cross_attention_dim)
+        if name == "sana_sprint":
+            given["guidance"] = torch.ones(1)
+        taken = inspect.signature(type(denoiser).forward).parameters
+        given = {argument: value for argument, value in given.items() if argument in taken}
+        predicted = adapter.predict(
+            given, torch.zeros(1, channels, side, side), TIMES.get(name, 500.0)
+        )
     assert predicted.shape == (1, channels, side, side)
     finest = (side // adapter.patch, side // adapter.patch)
     for path, info in list_hookpoints(denoiser).items():
         height, width = info.grid(*finest)
         unet = info.kind == "Transformer2DModel"
+        joined = info.picture is not None and info.picture.within == "after_text"
+        text = adapter.text_lengths(given, 1)[0] if joined else 0
         assert seen[path] == (
-            (1, info.d_in, height, width) if unet else (1, height * width, info.d_in)
+            (1, info.d_in, height, width) if unet else (1, text + height * width, info.d_in)
         )
 
 
+@pytest.mark.parametrize("name", VIDEOS)
+def test_the_blocks_of_video_models_are_the_published_ones(name: str) -> None:
+    blocks, channels, (*grid, d_in), millions = VIDEOS[name]
+    text = (config_directory() / "model" / f"{name}.yaml").read_text()
+    model: Any = OmegaConf.create(text)
+    described = describe(model.source, architecture=name)
+    finest = (described.frames, model.height // described.scale, model.width // described.scale)
+    assert len(described.hookpoints) == blocks and described.reads_text
+    assert {info.grid(*finest) for info in described.hookpoints.values()} == {tuple(grid)}
+    assert {info.d_in for info in described.hookpoints.values()} == {d_in}
+    assert re.findall(r"# (\d+x\d+x\d+x\d+)", text) == ["x".join(map(str, (*grid, d_in)))] * 3
+    assert set(model.hookpoints.values()) <= set(described.hookpoints)
+    assert (model.guidance_layout, model.latent_scale) == (described.layout, described.latent_scale)
+    assert re.fullmatch(r"[0-9a-f]{40}", model.revision)
+    parts: Any = OmegaConf.to_container(OmegaConf.load(ARCHITECTURES / f"{name}.json"))
+    denoiser = build_denoiser(parts["denoiser"])
+    assert adapter_for(denoiser).latent_channels == channels
+    assert list(list_hookpoints(denoiser)) == list(described.hookpoints)
+    numbers = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e6
+    assert numbers == pytest.approx(millions, rel=0.005)
+
+
 def test_an_unknown_architecture_lists_the_known() -> None:
-    with pytest.raises(UserError, match=r"'sd13'; known: flux_dev, .*sd14"):
+    with pytest.raises(UserError, match=r"'sd13'; known: .*flux_dev, .*sd14"):
         describe("owner/name", architecture="sd13")
 
 

@@ -52,10 +52,11 @@ def to_text(case: Case, seen: list[Tensor], places: int, tokens: int) -> Tensor:
         found = [share for share in seen if share.shape[-2:] == (places, tokens)]
     else:
         # The picture's tokens may be followed by padding (HiDream)
-        joint = [share for share in seen if share.shape[-1] >= places + tokens]
-        first = case.family.attention == "text_first"
+        before = case.family.registers
+        joint = [share for share in seen if share.shape[-1] >= before + tokens + places]
+        first, begin = case.family.attention == "text_first", before + tokens
         found = [
-            share[:, :, tokens : tokens + places, :tokens]
+            share[:, :, begin : begin + places, before:begin]
             if first
             else share[:, :, :places, -tokens:]
             for share in joint

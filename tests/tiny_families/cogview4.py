@@ -8,7 +8,6 @@ from diffusers.pipelines.cogview4.pipeline_cogview4 import CogView4Pipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-
 from torch import Tensor
 
 from tiny_families.language_models import WIDTH, byte_tokenizer, glm

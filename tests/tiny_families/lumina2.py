@@ -8,7 +8,6 @@ from diffusers.pipelines.lumina2.pipeline_lumina2 import Lumina2Pipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-
 from torch import Tensor
 
 from tiny_families.language_models import WIDTH, gemma2, gemma_tokenizer

@@ -8,7 +8,6 @@ from diffusers.pipelines.z_image.pipeline_z_image import ZImagePipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-
 from torch import Tensor
 
 from tiny_families.language_models import WIDTH, qwen3, qwen_tokenizer

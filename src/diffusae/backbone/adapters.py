@@ -44,7 +44,13 @@ class Adapter:
     """Classes of pipelines that need a prompt alone. The stages can run them."""
     with_a_picture: ClassVar[tuple[str, ...]] = ()
     """Classes of pipelines that need more than a prompt. A user's own program can run them."""
-    layout: ClassVar[Layout] = "one_batch"
+    videos: ClassVar[tuple[str, ...]] = ()
+    """Classes of pipelines that make videos. They are listed, and a user's own program can run
+    them; the stages make pictures."""
+    frames: ClassVar[int] = 0
+    """Positions in time of a video of the pipeline's default length; 0: the family makes pictures.
+    """
+    layout: Layout = "one_batch"
     """How guidance runs."""
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
@@ -73,6 +79,11 @@ class Adapter:
     # What a configuration alone says
 
     @classmethod
+    def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
+        """How a pipeline of this class and configuration (`model_index.json`) runs guidance."""
+        return cls.layout
+
+    @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
         """How pipelines of this class run guidance."""
         return BY_LAYOUT[cls.layout]
@@ -94,7 +105,7 @@ class Adapter:
         try:
             width, patch = cls.width(config), cls.patch_of(config)
             counts = {name: config[block.count] for name, block in cls.blocks.items()}
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, IndexError):
             return None
         if not counts or any(type(n) is not int or n < 0 for n in (width, patch, *counts.values())):
             return None
@@ -166,6 +177,14 @@ class Adapter:
                 "be hooked; use another model"
             )
         return self._parameters[0], time
+
+    @property
+    def registers(self) -> int:
+        """Learned tokens at the beginning of the text's stream, before those of the prompt."""
+        return 0
+
+    def check(self, pipe: Any) -> None:
+        """`UserError` for a pipeline of the family that hooks cannot follow."""
 
     # A running call of the denoiser
 
@@ -267,6 +286,16 @@ class Adapter:
         `positions` on the finest grid. None: the timestep's share of all training timesteps."""
         return None
 
+    def stepping(self, steps: int) -> dict[str, Any]:
+        """Further arguments of a pipeline call of so many steps."""
+        return {}
+
+    def finished(
+        self, pipe: Any, latents: Tensor, height: int, width: int
+    ) -> Float[Tensor, "n channels h w"]:
+        """The latents that a pipeline's call keeps, clean, in the denoiser's scale."""
+        return self.unpack(latents, height, width)
+
     def predict(
         self,
         conditions: Mapping[str, Any],
@@ -317,6 +346,21 @@ def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)
     slope = (greatest - least) / (most - fewest)
     return positions * slope + (least - slope * fewest)
+
+
+def shifted(scheduler: Any, steps: int, positions: int) -> Tensor:
+    """The timesteps of a flow-matching scheduler whose `steps` sigmas are evenly spaced from 1 and
+    then shifted by the number of positions (FLUX, LTX-Video). `scheduler` is not changed."""
+    import torch
+
+    own = copy.deepcopy(scheduler)
+    mu = shift(own, positions, 1.15)
+    if own.config.get("use_flow_sigmas"):
+        own.set_timesteps(steps, mu=mu)
+    else:
+        sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
+        own.set_timesteps(sigmas=sigmas, mu=mu)
+    return own.timesteps
 
 
 def _scalar(timestep: Tensor | float) -> float:

@@ -23,7 +23,7 @@ def encode_pictures(
     with _upcast(vae):
         pixels = pictures.permute(0, 3, 1, 2).to(execution_device(pipe), vae.dtype) / 127.5 - 1
         parts = [_framed(vae, part) for part in pixels.split(batch_size)]
-        latents = torch.cat([_frameless(vae, vae.encode(part).latent_dist.mean) for part in parts])
+        latents = torch.cat([_frameless(vae, _mean(vae.encode(part))) for part in parts])
     return ((latents.to(dtype) - shift) * factor).to(dtype)
 
 
@@ -36,6 +36,11 @@ def decode_latents(
     with _upcast(vae):
         decoded = vae.decode(_framed(vae, (latents / factor + shift).to(vae.dtype))).sample
     return _frameless(vae, decoded).float()
+
+
+def _mean(encoded: Any) -> Tensor:
+    """The mean of what an autoencoder returns. AutoencoderDC returns a latent alone."""
+    return encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mean
 
 
 def _of_videos(vae: Any) -> bool:

@@ -36,8 +36,14 @@ def noised(
 
 def is_flow_matching(scheduler: Any) -> bool:
     """Whether a scheduler mixes picture and noise linearly (flow matching). Some have both kinds of
-    noise, and a setting chooses (HiDream's UniPC)."""
+    noise, and a setting chooses (Sana's DPM-Solver++, UniPC of Wan and HiDream)."""
     return scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod")
+
+
+def is_trigonometric(scheduler: Any) -> bool:
+    """Whether a scheduler's times are angles (TrigFlow, arXiv 2410.11081)."""
+    config = getattr(scheduler, "config", None) or {}
+    return config.get("prediction_type") == "trigflow"
 
 
 def as_ddim(scheduler: Any) -> Any:

@@ -53,7 +53,10 @@ def text_outline(config: Mapping[str, Any]) -> TextOutline | None:
     """
     kind = config.get("_class_name")
     match config:
-        case {"num_layers": int(n), "d_model": int(width)} if kind == "T5EncoderModel":
+        case {"num_layers": int(n), "d_model": int(width)} if kind in (
+            "T5EncoderModel",
+            "UMT5EncoderModel",
+        ):
             known = TextOutline("encoder.block", n, width, None)
         case {
             "num_hidden_layers": int(n),

@@ -26,7 +26,8 @@ def text_attentions(denoiser: nn.Module, path: str) -> list[Any]:
     crossed = [
         getattr(layer, "attn2", None) for layer in getattr(block, "transformer_blocks", [block])
     ]
-    return [layer for layer in crossed if getattr(layer, "is_cross_attention", False)]
+    # LTX's layers do not say it of themselves.
+    return [layer for layer in crossed if layer and getattr(layer, "is_cross_attention", True)]
 
 
 def reads_text(denoiser: nn.Module) -> bool:

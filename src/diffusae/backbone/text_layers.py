@@ -34,6 +34,10 @@ _TEXT_LIMIT = "max_sequence_length"
 # CLIPTextModel.
 _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
+_KNOWN = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel")
+"""Classes of text encoders. Layers of others (BERT, Gemma) are not listed: what their pipelines do
+with a prompt before and after them is not known here."""
+
 
 @dataclass(frozen=True)
 class TextLayer:
@@ -82,7 +86,7 @@ def describe_text_layers(
     padded = text_tokens or padded_tokens(pipeline) or 512
     layers: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
-        if (config := configs.get(encoder)) is None:
+        if (config := configs.get(encoder)) is None or config["_class_name"] not in _KNOWN:
             continue
         check_sizes(config, encoder)
         if (known := text_outline(config)) is not None:
@@ -115,6 +119,8 @@ def layers_of(
         module = encoders.get(encoder)
         if not isinstance(module, nn.Module):
             continue
+        if type(module).__name__ not in _KNOWN:
+            continue
         path, layers = _layers(module, encoder)
         config: Any = module.config
         for place in range(len(layers)):
@@ -134,7 +140,7 @@ def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
     if name not in known:
         raise UserError(
             f"text layer {name!r} does not exist; the model's text encoders have "
-            f"{in_short(known) or 'none'}"
+            f"{in_short(known) or 'none: these layers are known of CLIP and T5 alone'}"
         )
     return known[name]
 

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import rows_of
@@ -31,9 +31,6 @@ from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
 from diffusae.capture.sequences import named_arguments
 from diffusae.errors import UserError
-
-if TYPE_CHECKING:
-    from diffusers.models.attention_processor import Attention
 
 
 @dataclass
@@ -111,8 +108,10 @@ def capture_cross_attention(
         def hook_for(block: str) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 if clock.now in wanted and "cond" in (branches := clock.branches()):
-                    positions = math.prod(clock.size)
-                    fresh[block].append(_layer_map(attention, args, kwargs, branches, positions))
+                    adapter, positions = clock.adapter, math.prod(clock.size)
+                    fresh[block].append(
+                        _layer_map(attention, args, kwargs, branches, positions, adapter.registers)
+                    )
 
             return hook
 
@@ -138,50 +137,51 @@ def _layer_map(
     kwargs: dict[str, Any],
     branches: Branches,
     positions: int,
+    registers: int,
 ) -> Float[Tensor, "pictures positions tokens"]:
     """The conditional branch's probabilities in one layer, from the inputs of its call; mean over
-    heads. In a joint layer, `positions` tokens of the picture's stream are the picture's.
+    heads. In a joint layer, the first `positions` tokens of the picture's stream are the picture's.
+    `registers` tokens before the prompt's are left out.
     """
     given = named_arguments(attention, args, kwargs)
     queries, words = (
         given[name] if name in given else given[f"norm_{name}"]  # HiDream
         for name in ("hidden_states", "encoder_hidden_states")
     )
-    rows = rows_of("cond", len(queries), branches)
+    rows, rotary = rows_of("cond", len(queries), branches), given.get("image_rotary_emb")
     if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
         words = words[0]
+    words = words[rows, registers:]
     if any(getattr(attention, name, None) is not None for name in TEXT_KEYS):
         mask = given.get("encoder_hidden_states_mask")
-        return joint_attention(
-            attention,
-            queries[rows, :positions],
-            words[rows],
-            rotary=given.get("image_rotary_emb"),
-            mask=None if mask is None else mask[rows],
-        )
+        mask = None if mask is None else mask[rows]
+        picture = queries[rows, :positions]
+        return joint_attention(attention, picture, words, rotary=rotary, mask=mask)
     mask = given.get("attention_mask")
     mask = None if mask is None else mask[rows]
-    return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
+    return cross_attention(attention, queries[rows], words, mask=mask, rotary=rotary).mean(dim=1)
 
 
 def cross_attention(
-    attention: Attention,
+    attention: Any,
     queries: Float[Tensor, "rows positions d_in"],
     words: Float[Tensor, "rows tokens d_text"],
     *,
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
     """softmax(Q K^T / sqrt(d_head) + mask) over tokens, with the layer's projections, in
-    float32."""
-    assert attention.to_k is not None  # None only in layers with added keys
-    if attention.norm_cross:
+    float32. `rotary` turns the queries by their places (HunyuanDiT)."""
+    if getattr(attention, "norm_cross", None):
         words = attention.norm_encoder_hidden_states(words)
-    query = attention.to_q(queries).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    key = attention.to_k(words).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-    if attention.norm_q is not None:
-        query = attention.norm_q(query)
-    if attention.norm_k is not None:
-        key = attention.norm_k(key)
+    query = _normed(attention.to_q(queries), attention.heads, attention.norm_q)
+    key = _normed(attention.to_k(words), attention.heads, attention.norm_k)
+    if rotary is not None:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        turned = apply_rotary_emb(query, rotary)
+        assert isinstance(turned, Tensor)
+        query = turned
     scores = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
     return (scores if mask is None else scores + mask[:, None].float()).softmax(dim=-1)
 
@@ -217,19 +217,16 @@ def joint_attention(
 
 def _projected(attention: Any, picture: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     """Queries of the picture and keys of the text, [rows, heads, n, d_head], normalised."""
-
-    def split(projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-
-    if hasattr(attention, "to_k_t"):  # HiDream normalises before it splits into heads
-        query = attention.q_rms_norm(attention.to_q(picture))
-        return split(query), split(attention.k_rms_norm_t(attention.to_k_t(words)))
-    query, key = split(attention.to_q(picture)), split(attention.add_k_proj(words))
-    norms = attention.norm_q, getattr(attention, "norm_added_k", None)
-    query, key = (
-        part if norm is None else norm(part) for part, norm in zip((query, key), norms, strict=True)
+    heads: int = attention.heads
+    if hasattr(attention, "to_k_t"):  # HiDream
+        return (
+            _normed(attention.to_q(picture), heads, attention.q_rms_norm),
+            _normed(attention.to_k_t(words), heads, attention.k_rms_norm_t),
+        )
+    return (
+        _normed(attention.to_q(picture), heads, attention.norm_q),
+        _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None)),
     )
-    return query, key
 
 
 def _rotated(query: Tensor, key: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
@@ -262,6 +259,17 @@ def _turned(heads: Tensor, turns: Tensor) -> Tensor:
     """Pairs of neighbouring channels as complex numbers, times `turns`, [n, d_head / 2]."""
     pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2).type_as(heads)
+
+
+def _normed(
+    projected: Tensor, heads: int, norm: nn.Module | None
+) -> Float[Tensor, "rows heads n d_head"]:
+    """Projections by head, normalised head by head or, where the layer does, across heads."""
+    weight = getattr(norm, "weight", None)
+    if norm is not None and weight is not None and len(weight) == projected.shape[-1]:
+        return norm(projected).unflatten(-1, (heads, -1)).transpose(1, 2)
+    split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split if norm is None else norm(split)
 
 
 def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = None) -> list[int]:
@@ -318,7 +326,8 @@ def mean_map(
     for (block, at), maps in captured.maps.items():
         if at == timestep:
             channels = maps.transpose(1, 2).unflatten(-1, captured.grids[block])
-            resized.append(F.interpolate(channels, size=grid, mode="bilinear", align_corners=False))
+            mode = "bilinear" if len(grid) == 2 else "trilinear"
+            resized.append(F.interpolate(channels, size=grid, mode=mode, align_corners=False))
     if not resized:
         raise UserError(f"no attention was recorded at timestep {timestep:g}; capture it there")
     return torch.stack(resized).mean(dim=0).flatten(2).transpose(1, 2)

@@ -144,12 +144,13 @@ def generate(
                 latents=adapter.pack(latents).to(device=device, dtype=denoiser.dtype),
                 output_type="pt" if decode else "latent",
                 **options,
+                **adapter.stepping(steps),
                 **call_options(pipe, text_tokens=text_tokens),
                 **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
         raise _too_many(len(prompts), device) from error
-    latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
+    latents = adapter.finished(pipe, final[0], height // scale, width // scale).float().cpu()
     decoded = output.images.float() if decode else None
     return Generation(
         images=None if decoded is None else to_uint8(decoded),

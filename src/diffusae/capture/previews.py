@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusae.backbone.branches import replace_method
 from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.latents import decode_latents
-from diffusae.backbone.noising import is_flow_matching
+from diffusae.backbone.noising import is_flow_matching, is_trigonometric
 from diffusae.capture.generate import to_uint8
 
 Clean = Callable[[], Tensor]
@@ -53,10 +53,10 @@ def watched_steps(pipe: Any, watch: Watch) -> Iterator[None]:
 def _clean(
     scheduler: Any, result: Any, output: Tensor, sample: Tensor, place: int | None
 ) -> Tensor:
-    """The clean latents that a step predicts: DDIM and its kin return them, and in flow matching
-    they are x_t - sigma_t v. Of another scheduler, the step's own result.
+    """The clean latents that a step predicts: DDIM, TrigFlow and their kin return them, and in flow
+    matching they are x_t - sigma_t v. Of another scheduler, the step's own result.
     """
-    if is_flow_matching(scheduler):
+    if is_flow_matching(scheduler) and not is_trigonometric(scheduler):
         sigma = scheduler.sigmas[place or 0].to(sample.device)
         return sample.float() - sigma * output.float()
     own = list(result if isinstance(result, tuple) else result.values())
@@ -74,5 +74,5 @@ def decoded(
         height, width: of the pictures, in pixels.
     """
     scale = pipe.vae_scale_factor
-    latents = adapter_of(pipe).unpack(latents, height // scale, width // scale)
+    latents = adapter_of(pipe).finished(pipe, latents, height // scale, width // scale)
     return to_uint8((decode_latents(pipe.vae, latents) / 2 + 0.5).clamp(0, 1))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift
+from diffusae.backbone.adapters import Adapter, shifted
 from diffusae.backbone.blocks import Block, Grid, Tokens
 
 if TYPE_CHECKING:
@@ -77,16 +76,7 @@ class FluxAdapter(Adapter):
         return options
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        import torch
-
-        own = copy.deepcopy(scheduler)
-        mu = shift(own, positions, 1.15)
-        if own.config.get("use_flow_sigmas"):
-            own.set_timesteps(steps, mu=mu)
-        else:
-            sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
-            own.set_timesteps(sigmas=sigmas, mu=mu)
-        return own.timesteps
+        return shifted(scheduler, steps, positions)
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer.model_max_length
