@@ -32,8 +32,16 @@ PUBLISHED = {
     "sd3": (24, 16, 1024, 2_028),
     "flux_schnell": (57, 16, 1024, 11_891),
     "flux_dev": (57, 16, 1024, 11_901),
+    "flux_kontext": (57, 16, 1024, 11_901),
+    "flux2_dev": (56, 32, 1024, 32_200),
+    "flux2_klein": (25, 32, 1024, 3_876),
+    "flux2_klein_base": (25, 32, 1024, 3_876),
+    "flux2_klein_9b": (32, 32, 1024, 9_078),
+    "chroma": (57, 16, 1024, 8_900),
     "pixart_alpha": (28, 4, 1024, 611),
 }
+SAME_SIZES = {"sd15", "sdxl_turbo", "flux_schnell", "flux_kontext", "flux2_klein_base"}
+"""Models with the sizes of others."""
 # {path: (h, w, d_in)}, from the same.
 BLOCKS = {
     "sd14": {
@@ -74,6 +82,18 @@ BLOCKS = {
     "flux_dev": {
         "transformer_blocks.0": (64, 64, 3072),
         "single_transformer_blocks.0": (64, 64, 3072),
+    },
+    "flux_kontext": {"single_transformer_blocks.37": (64, 64, 3072)},
+    "flux2_dev": {
+        "transformer_blocks.7": (64, 64, 6144),
+        "single_transformer_blocks.47": (64, 64, 6144),
+    },
+    "flux2_klein": {"single_transformer_blocks.19": (64, 64, 3072)},
+    "flux2_klein_base": {"transformer_blocks.4": (64, 64, 3072)},
+    "flux2_klein_9b": {"single_transformer_blocks.23": (64, 64, 4096)},
+    "chroma": {
+        "transformer_blocks.18": (64, 64, 3072),
+        "single_transformer_blocks.37": (64, 64, 3072),
     },
     "pixart_alpha": {
         "transformer_blocks.0": (64, 64, 1152),
@@ -140,8 +160,7 @@ def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
 
 
 @torch.no_grad()
-# Sizes of others
-@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"sd15", "sdxl_turbo", "flux_schnell"}))
+@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - SAME_SIZES))
 def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name: str) -> None:
     """In one denoiser call, every block's output has the announced positions and channels."""
     _, channels, pixels, _ = PUBLISHED[name]
@@ -173,21 +192,26 @@ def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name
                 "aspect_ratio": torch.zeros(1, 1),
             }
         if "axes_dims_rope" in config:
-            given |= {"img_ids": torch.zeros((side // 2) ** 2, 3), "txt_ids": torch.zeros(words, 3)}
-            given["guidance"] = torch.ones(1) if config.guidance_embeds else None
+            axes = len(config.axes_dims_rope)
+            given["img_ids"] = torch.zeros((side // 2) ** 2, axes)
+            given["txt_ids"] = torch.zeros(words, axes)
+            if "guidance_embeds" in config:
+                given["guidance"] = torch.ones(1) if config.guidance_embeds else None
         predicted = adapter.predict(given, torch.zeros(1, channels, side, side), 500.0)
     assert predicted.shape == (1, channels, side, side)
     finest = (side // adapter.patch, side // adapter.patch)
     for path, info in list_hookpoints(denoiser).items():
         height, width = info.grid(*finest)
         unet = info.kind == "Transformer2DModel"
+        assert info.picture is not None
+        text = words if info.picture.within == "after_text" else 0
         assert seen[path] == (
-            (1, info.d_in, height, width) if unet else (1, height * width, info.d_in)
+            (1, info.d_in, height, width) if unet else (1, text + height * width, info.d_in)
         )
 
 
 def test_an_unknown_architecture_lists_the_known() -> None:
-    with pytest.raises(UserError, match=r"'sd13'; known: flux_dev, .*sd14"):
+    with pytest.raises(UserError, match=r"'sd13'; known: .*flux_dev, .*sd14"):
         describe("owner/name", architecture="sd13")
 
 

@@ -44,7 +44,7 @@ class Adapter:
     """Classes of pipelines that need a prompt alone. The stages can run them."""
     with_a_picture: ClassVar[tuple[str, ...]] = ()
     """Classes of pipelines that need more than a prompt. A user's own program can run them."""
-    layout: ClassVar[Layout] = "one_batch"
+    layout: Layout = "one_batch"
     """How guidance runs."""
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
@@ -63,6 +63,11 @@ class Adapter:
         self._parameters = parameters[1:]  # without self
 
     # What a configuration alone says
+
+    @classmethod
+    def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
+        """How a pipeline of this class and configuration (`model_index.json`) runs guidance."""
+        return cls.layout
 
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
@@ -206,8 +211,12 @@ class Adapter:
         return torch.full((count,), int(timestep) if float(timestep).is_integer() else timestep)
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        """Latents in the form in which a pipeline's call takes and keeps them."""
+        """Latents in the denoiser's form, which a pipeline's call keeps."""
         return latents
+
+    def handed(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
+        """Latents in the form in which a pipeline's call takes them."""
+        return self.pack(latents)
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""

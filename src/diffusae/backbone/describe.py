@@ -18,6 +18,7 @@ from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
 from diffusae.backbone.families.table import (
     adapter_for,
+    layout_of,
     outline_of,
     padded_tokens,
     require_adapter,
@@ -106,7 +107,7 @@ def describe(
         scale=latent_scale * known.patch,
         latent_scale=latent_scale,
         tokens=padded or own_tokens,
-        layout=known.layout,
+        layout=layout_of(name, parts),
         reads_text=known.reads_text,
         text_layers=layers,
     )
@@ -187,6 +188,7 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
         encoder = _config_of(source, revision, "text_encoder")
         return {
             "pipeline": index.get("_class_name"),
+            "is_distilled": index.get("is_distilled"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
             "text_tokens": encoder.get("max_position_embeddings", 0),

@@ -30,5 +30,24 @@ def encode_pictures(
     if upcast:
         vae.to(dtype)
         latents = latents.to(dtype)
-    shift = config.get("shift_factor")
-    return (latents if shift is None else latents - shift) * config.scaling_factor
+    shift, factor = normalisation(vae, latents)
+    return (latents - shift) * factor
+
+
+def normalisation(
+    vae: Any, latents: Float[Tensor, "n channels h w"]
+) -> tuple[Tensor | float, Tensor | float]:
+    """(shift, factor) of an autoencoder: (latents - shift) * factor are in the denoiser's scale.
+
+    FLUX.2's autoencoder normalises packs of 2 x 2 entries by a batch norm: its 4 values a channel
+    are repeated over the latents, as (row, column) of an entry in its pack.
+    """
+    config, norm = vae.config, getattr(vae, "bn", None)
+    if norm is None:
+        return config.get("shift_factor") or 0.0, config.scaling_factor
+    packs = [size // 2 for size in latents.shape[-2:]]
+
+    def spread(values: Tensor) -> Tensor:
+        return values.view(1, -1, 2, 2).repeat(1, 1, *packs).to(latents)
+
+    return spread(norm.running_mean), spread((norm.running_var + config.batch_norm_eps).rsqrt())

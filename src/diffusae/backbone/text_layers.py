@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.families.table import padded_tokens
-from diffusae.backbone.outline import text_outline
+from diffusae.backbone.outline import LANGUAGE_MODELS, text_outline
 from diffusae.errors import UserError, together
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ _NAME = re.compile(r"(text[23]?)_(\d+)")
 _TEXT_LIMIT = "max_sequence_length"
 # transformers 5 has `text_model` around the layers of CLIPTextModelWithProjection, but not of
 # CLIPTextModel.
-_LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
+_LISTS = (
+    "encoder.layers",
+    "text_model.encoder.layers",
+    "encoder.block",
+    *dict.fromkeys(LANGUAGE_MODELS.values()),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,21 @@ class TextLayer:
     def tokenizer(self) -> str:
         """The pipeline's attribute of the encoder's tokenizer."""
         return self.encoder.replace("text_encoder", "tokenizer")
+
+    def tokenizer_of(self, pipe: Any) -> Any:
+        """The encoder's tokenizer, also where the pipeline has it in a processor of pictures.
+
+        Raises:
+            UserError: it pads prompts on the left, so that a prompt's tokens have no fixed places.
+        """
+        own = getattr(pipe, self.tokenizer)
+        own = getattr(own, "tokenizer", own)
+        if own.padding_side == "left":
+            raise UserError(
+                f"{self.tokenizer} of {type(pipe).__name__} pads prompts on the left, so the layers "
+                f"of {self.encoder} cannot be recorded or edited; choose another model"
+            )
+        return own
 
     @property
     def hookpoint(self) -> str:
@@ -123,7 +143,7 @@ def layers_of(
                 name=name,
                 encoder=encoder,
                 path=f"{path}.{place}",
-                d_in=config.hidden_size,  # works for T5 too
+                d_in=config.get_text_config().hidden_size,  # works for T5 too
                 tokens=_tokens(config, pipeline, text_tokens),
             )
     return named
@@ -169,9 +189,9 @@ def in_short(known: Iterable[str]) -> str:
 
 
 def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
-    """Tokens of a padded prompt. CLIP: its positions. T5: `text_tokens`, or the default of the
-    pipeline's call."""
-    if hasattr(config, "max_position_embeddings"):
+    """Tokens of a padded prompt. CLIP: its positions. T5 and language models: `text_tokens`, or the
+    default of the pipeline's call."""
+    if config.model_type == "clip_text_model":
         return config.max_position_embeddings
     known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
     return text_tokens or (known[_TEXT_LIMIT].default if _TEXT_LIMIT in known else 512)
@@ -188,6 +208,6 @@ def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
         if isinstance(layers, nn.ModuleList):
             return path, layers
     raise UserError(
-        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them "
-        f"({', '.join(_LISTS)}); use a pipeline with one of these"
+        f"the layers of {encoder}, a {type(module).__name__}, are not where known encoders "
+        f"keep them ({', '.join(_LISTS)}); use a pipeline with one of these"
     )

@@ -5,6 +5,7 @@ As in DAAM (arXiv 2210.04885): softmax probabilities of the cross-attention, ave
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -90,7 +91,8 @@ def capture_cross_attention(
             return
         number = account.enter(clock, block, "cond")
         if maps := fresh.pop(block, None):  # the mean of the layers leaves the device once
-            mean = offload(torch.stack(maps).mean(dim=0), torch.float32)
+            whole = torch.stack(maps).mean(dim=0)  # a given picture's tokens follow (Kontext)
+            mean = offload(whole[:, : math.prod(moment.grid)], torch.float32)
             parts[block, moment.timestep].append((number, mean))
 
     def due(clock: Clock) -> Collection[str]:
@@ -135,11 +137,11 @@ def _layer_map(
     words = kwargs["encoder_hidden_states"]
     if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
         words = words[0]
-    if getattr(attention, "add_k_proj", None) is not None:
-        rotary = kwargs.get("image_rotary_emb")
-        return joint_attention(attention, queries[rows], words[rows], rotary=rotary)
     mask = kwargs.get("attention_mask")
     mask = None if mask is None else mask[rows]
+    if getattr(attention, "add_k_proj", None) is not None:
+        rotary = kwargs.get("image_rotary_emb")
+        return joint_attention(attention, queries[rows], words[rows], rotary=rotary, mask=mask)
     return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
 
 
@@ -171,27 +173,36 @@ def joint_attention(
     words: Float[Tensor, "rows tokens d_in"],
     *,
     rotary: tuple[Tensor, Tensor] | None = None,
+    mask: Tensor | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
     """The attention of picture positions to the text in a joint layer, mean over heads, in float32.
 
     softmax(Q K^T / sqrt(d_head)) over the text's keys only: the text's share of joint attention,
     scaled to sum to 1. Heads are computed one by one to save memory.
+
+    Args:
+        mask: `[rows, 1, n, n]` over text and picture. As in the layer itself, False takes a key
+            away, and numbers are added to the products (Chroma: 1, and 0 for most padding).
     """
     heads: int = attention.heads
+    tokens = words.shape[1]
     query = _normed(attention.to_q(picture), heads, attention.norm_q)
     key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
     if rotary is not None:  # text first, then the picture, as in the layer
         from diffusers.models.embeddings import apply_rotary_emb
 
-        tokens = words.shape[1]
         for_words: Any = tuple(part[:tokens] for part in rotary)
         for_picture: Any = tuple(part[tokens:] for part in rotary)
         key, query = apply_rotary_emb(key, for_words), apply_rotary_emb(query, for_picture)
     assert isinstance(query, Tensor) and isinstance(key, Tensor)
-    total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
+    total = torch.zeros(len(picture), picture.shape[1], tokens, device=picture.device)
+    added: Tensor | float = 0.0
+    if mask is not None:
+        seen = mask[:, 0, tokens:, :tokens]
+        added = seen.float() if seen.is_floating_point() else seen.float().log()
     for head in range(heads):
         products = query[:, head].float() @ key[:, head].float().transpose(-1, -2)
-        total += (products * query.shape[-1] ** -0.5).softmax(dim=-1)
+        total += (products * query.shape[-1] ** -0.5 + added).softmax(dim=-1)
     return total / heads
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusae.backbone.branches import replace_method
 from diffusae.backbone.families.table import adapter_of
+from diffusae.backbone.latents import normalisation
 from diffusae.backbone.noising import is_flow_matching
 from diffusae.capture.generate import to_uint8
 
@@ -74,13 +75,13 @@ def decoded(
     """
     vae, scale = pipe.vae, pipe.vae_scale_factor
     latents = adapter_of(pipe).unpack(latents, height // scale, width // scale)
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    shift, factor = normalisation(vae, latents)
     own = vae.dtype
     upcast = own == torch.float16 and getattr(vae.config, "force_upcast", False)
     if upcast:  # it overflows in float16; the way back changes no weight
         vae.to(torch.float32)
     try:
-        pictures = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype))
+        pictures = vae.decode((latents / factor + shift).to(vae.dtype))
     finally:
         if upcast:
             vae.to(own)

@@ -159,7 +159,9 @@ class _Corrected:
             changed, where = part["cond"] - gamma, rows_of("cond", len(sample), branches)
         else:
             assert layout.call is not None  # only a pipeline's own call is known to have two passes
-            scale = layout.call.arguments["true_cfg_scale"]
+            given = layout.call.arguments
+            name = "true_cfg_scale" if "true_cfg_scale" in given else "guidance_scale"
+            scale = given[name]
             changed, where = part["uncond"] + scale / (scale - 1) * gamma, slice(None)
         guided = sample.clone()
         guided[where] = changed.to(sample.dtype)

@@ -8,7 +8,9 @@ from typing import Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
+from diffusae.backbone.families.chroma import ChromaAdapter
 from diffusae.backbone.families.flux import FluxAdapter
+from diffusae.backbone.families.flux2 import Flux2Adapter
 from diffusae.backbone.families.pixart import PixArtAdapter
 from diffusae.backbone.families.stable_diffusion import StableDiffusionAdapter
 from diffusae.backbone.families.stable_diffusion_3 import StableDiffusion3Adapter
@@ -16,12 +18,15 @@ from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 from diffusae.backbone.outline import Outline
 from diffusae.backbone.passes import PassesOf
 from diffusae.backbone.plugin_models import own_adapter, own_adapters
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError
 
 FAMILIES: tuple[type[Adapter], ...] = (
     StableDiffusionAdapter,
     StableDiffusion3Adapter,
     FluxAdapter,
+    Flux2Adapter,
+    ChromaAdapter,
     PixArtAdapter,
 )
 
@@ -43,7 +48,10 @@ def adapter_class(denoiser: str) -> type[Adapter] | None:
 
 def adapter_of(pipe: Any) -> Adapter:
     """The adapter of a pipeline; `UserError` if it has no denoiser, or one without an adapter."""
-    return adapter_for(denoiser_of(pipe))
+    adapter = adapter_for(denoiser_of(pipe))
+    name = calling_class(type(pipe)).__name__
+    adapter.layout = adapter.layout_of(name, getattr(pipe, "config", {}))
+    return adapter
 
 
 def adapter_for(denoiser: Any) -> Adapter:
@@ -73,6 +81,12 @@ def padded_tokens(pipeline: str) -> int | None:
     """Tokens that a class of pipelines pads T5 prompts to; None: it has no such limit."""
     family = _BY_PIPELINE.get(pipeline)
     return None if family is None else family.padded.get(pipeline)
+
+
+def layout_of(pipeline: str, config: Mapping[str, Any]) -> Layout:
+    """How a class of pipelines with this configuration (model_index.json) runs guidance."""
+    family = _family_of(pipeline)
+    return Adapter.layout if family is None else family.layout_of(pipeline, config)
 
 
 def calling_class(kind: type) -> type:
