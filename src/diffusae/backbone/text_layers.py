@@ -66,8 +66,8 @@ class TextLayer:
         own = getattr(own, "tokenizer", own)
         if own.padding_side == "left":
             raise UserError(
-                f"{self.tokenizer} of {type(pipe).__name__} pads prompts on the left, so the layers "
-                f"of {self.encoder} cannot be recorded or edited; choose another model"
+                f"{self.tokenizer} of {type(pipe).__name__} pads prompts on the left, so layers of "
+                f"{self.encoder} cannot be recorded or edited; choose another model"
             )
         return own
 
