@@ -14,9 +14,7 @@ from diffusae.errors import UserError
 from tiny_pipeline import tiny_pipeline
 
 STRANGE = {
-    "ChromaPipeline": "ChromaTransformer2DModel",
     "QwenImagePipeline": "QwenImageTransformer2DModel",
-    "Flux2Pipeline": "Flux2Transformer2DModel",
     "AuraFlowPipeline": "AuraFlowTransformer2DModel",
     "SanaPipeline": "SanaTransformer2DModel",
     "WanPipeline": "WanTransformer3DModel",

@@ -1,6 +1,7 @@
 """What FLUX.2 does otherwise: its guidance, the scale of its latents, its steps and its prompts."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor
 
+from diffusae.backbone.describe import describe
 from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.placement import moved_steps
+from diffusae.backbone.text_layers import list_text_layers
 from diffusae.capture.attention import word_tokens
 from diffusae.capture.generate import generate
 from diffusae.capture.previews import decoded, watched_steps
@@ -110,6 +114,28 @@ def test_steps_that_are_moved_are_those_of_the_pipeline() -> None:
     )
 
 
+@pytest.mark.parametrize("distilled", [True, False])
+def test_a_folder_of_klein_says_whether_it_is_distilled(tmp_path: Path, distilled: bool) -> None:
+    seeded(lambda: klein(is_distilled=distilled), 0).save_pretrained(tmp_path)
+    described = describe(tmp_path, text_layers=True)
+    assert described.layout == ("none" if distilled else "guided_passes")
+    assert (described.tokens, described.scale, len(described.text_layers)) == (512, 16, 28)
+
+
+def test_a_folder_of_dev_is_described_and_loaded(tmp_path: Path) -> None:
+    seeded(dev, 0).save_pretrained(tmp_path)
+    described = describe(tmp_path, text_tokens=TOKENS, text_layers=True)
+    assert (described.layout, described.tokens, described.reads_text) == ("none", TOKENS, True)
+    assert list(described.text_layers) == [f"text_{place}" for place in range(31)]
+    loaded: Any = load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="keep")
+    own, other = (
+        generate(pipe, PROMPTS, [1, 2], decode=False, **ASKED).latents
+        for pipe in (seeded(dev, 0), loaded)
+    )
+    torch.testing.assert_close(own, other)
+    assert adapter_of(loaded).layout == "none"
+
+
 @pytest.mark.parametrize("make", [dev, klein])
 def test_a_words_tokens_are_where_the_encoder_reads_it(make: Callable[[], Any]) -> None:
     """Inside a chat template, and after the padding where that is on the left (dev)."""
@@ -152,8 +178,6 @@ def test_a_negative_prompt_is_refused(made_klein: Any) -> None:
 
 def test_layers_of_qwen3_are_read_as_the_pipeline_reads_them(made_klein: Any) -> None:
     """Hidden state 9 is the output of layer 8."""
-    from diffusae.backbone.text_layers import list_text_layers
-
     known = list_text_layers(made_klein, text_tokens=TOKENS)
     assert list(known) == [f"text_{place}" for place in range(28)]
     assert (known["text_8"].d_in, known["text_8"].tokens) == (16, TOKENS)
@@ -169,8 +193,6 @@ def test_layers_of_qwen3_are_read_as_the_pipeline_reads_them(made_klein: Any) ->
 
 
 def test_layers_behind_padding_on_the_left_are_refused(made_dev: Any) -> None:
-    from diffusae.backbone.text_layers import list_text_layers
-
     known = list_text_layers(made_dev, text_tokens=TOKENS)
     with pytest.raises(UserError, match="pads prompts on the left"):
         capture_text(made_dev, {"text_9": known["text_9"]}, PROMPTS, text_tokens=TOKENS)

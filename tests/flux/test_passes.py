@@ -8,7 +8,9 @@ import pytest
 from diffusae.backbone.families.chroma import ChromaAdapter
 from diffusae.backbone.families.flux import FluxAdapter
 from diffusae.backbone.families.flux2 import Flux2Adapter
+from diffusae.backbone.families.table import passes_of, require_text_to_image
 from diffusae.backbone.passes import guided_passes, two_passes, unguided
+from diffusae.errors import UserError
 
 
 def every(adapter: type[FluxAdapter]) -> tuple[str, ...]:
@@ -39,3 +41,10 @@ def test_a_distilled_klein_runs_without_guidance() -> None:
     assert Flux2Adapter.layout_of("Flux2KleinPipeline", {"is_distilled": True}) == "none"
     assert Flux2Adapter.layout_of("Flux2KleinPipeline", {"is_distilled": False}) == "guided_passes"
     assert Flux2Adapter.layout_of("Flux2Pipeline", {}) == "none"
+
+
+def test_a_klein_that_caches_a_given_picture_is_refused() -> None:
+    """Its cache is emptied after a call, so that a replay would read nothing."""
+    assert passes_of(diffusers.Flux2KleinKVPipeline) is None
+    with pytest.raises(UserError, match="Flux2KleinKVPipeline is none of the supported"):
+        require_text_to_image("Flux2KleinKVPipeline")

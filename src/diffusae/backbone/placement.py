@@ -70,7 +70,8 @@ class MovedFlow(FlowMatchEulerDiscreteScheduler):
     @classmethod
     def of(cls, scheduler: Any, log_snr_shift: float) -> MovedFlow:
         by = -log_snr_shift / 2
-        made: Any = cls.from_config(scheduler.config, shift=scheduler.shift * math.exp(by))
+        made: Any = cls.from_config(scheduler.config)
+        made.set_shift(scheduler.shift * math.exp(by))
         made._by = by
         return made
 
