@@ -1,4 +1,4 @@
-"""Chroma's mask: most of the padding is out of the attention, as far as its layers keep it out."""
+"""Chroma's mask: most of the padding has less weight in the attention."""
 
 from typing import Any
 

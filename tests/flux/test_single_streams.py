@@ -41,7 +41,7 @@ def text(name: str) -> int:
 
 
 def make(pipe: Any, text: int, **options: Any) -> Any:
-    asked = {"steps": STEPS, "guidance": 4.0, "text_tokens": text, "decode": False}
+    asked: dict[str, Any] = {"steps": STEPS, "guidance": 4.0, "text_tokens": text, "decode": False}
     return generate(pipe, PROMPTS, [1, 2], **asked | SIZE | options)
 
 

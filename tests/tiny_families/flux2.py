@@ -69,7 +69,7 @@ def mistral(tokenizer: Any) -> Any:
 
 def _autoencoder() -> Any:
     """The statistics of its batch norm are not those of a new one."""
-    made = AutoencoderKLFlux2(
+    made: Any = AutoencoderKLFlux2(
         block_out_channels=(8, 8, 16, 16),
         norm_num_groups=4,
         latent_channels=4,

@@ -11,8 +11,8 @@ from diffusae.backbone.passes import BY_LAYOUT, PassesOf
 
 
 class ChromaAdapter(FluxAdapter):
-    """T5 is the only text encoder, and a mask keeps most of its padding out of the attention. With
-    a guidance scale above 1 a pass for `uncond` follows that for `cond`."""
+    """T5 is the only text encoder. A mask gives most of its padding less weight in the attention.
+    With a guidance scale above 1 a pass for `uncond` follows that for `cond`."""
 
     family = "Chroma"
     denoisers = ("ChromaTransformer2DModel",)

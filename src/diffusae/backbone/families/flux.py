@@ -70,8 +70,8 @@ class FluxAdapter(Adapter):
 
     @property
     def latent_channels(self) -> int:
-        config = self.denoiser.config
-        return (config.out_channels or config.in_channels) // 4
+        config = self.denoiser.config  # its input may hold a given picture's channels too
+        return (config.out_channels or config.in_channels) * config.patch_size**2 // 4
 
     def size(self, given: Mapping[str, Any]) -> Grid:
         """By the ids (image, row, column, ...) of the tokens: image 0 is the generated picture."""
