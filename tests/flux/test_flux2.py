@@ -48,7 +48,7 @@ def test_a_distilled_model_has_no_uncond_branch_whatever_the_guidance(
 ) -> None:
     pipe = seeded(make, 0)
     times = adapter_of(pipe).schedule(pipe.scheduler, STEPS, 12).tolist()
-    recorded = {"hookpoints": BLOCKS, "timesteps": times, "decode": False}
+    recorded: dict[str, Any] = {"hookpoints": BLOCKS, "timesteps": times, "decode": False}
     steps: list[int] = []
     with pytest.raises(UserError, match="no uncond branch"):
         generate(pipe, PROMPTS, [1, 2], progress=steps.append, **ASKED, **recorded)
@@ -74,6 +74,7 @@ def test_generate_makes_the_picture_that_dev_itself_makes(made_dev: Any) -> None
     given = {"latents": made_dev._patchify_latents(latents), "guidance_scale": 4.0}
     given |= {"num_inference_steps": STEPS, "max_sequence_length": TOKENS, "output_type": "np"}
     own = made_dev(prompt=PROMPTS, **given, **SIZE).images
+    assert made.images is not None
     assert np.array_equal(made.images, (own * 255).round().astype(np.uint8))
 
 
@@ -106,7 +107,8 @@ def test_steps_that_are_moved_are_those_of_the_pipeline() -> None:
     assert isinstance(pipe.scheduler, FlowMatchEulerDiscreteScheduler)
     planned = adapter_of(pipe).schedule(pipe.scheduler, STEPS, 12)
     call(pipe, max_sequence_length=TOKENS)
-    assert planned.tolist() == pipe.scheduler.timesteps.tolist()
+    timesteps: Any = pipe.scheduler.timesteps
+    assert planned.tolist() == timesteps.tolist()
     moved = planned.double() / 1000
     log_snr = [2 * torch.log((1 - sigma) / sigma)[1:] for sigma in (own, moved)]
     torch.testing.assert_close(

@@ -42,7 +42,8 @@ def text(name: str) -> int:
 
 def make(pipe: Any, text: int, **options: Any) -> Any:
     asked: dict[str, Any] = {"steps": STEPS, "guidance": 4.0, "text_tokens": text, "decode": False}
-    return generate(pipe, PROMPTS, [1, 2], **asked | SIZE | options)
+    asked |= SIZE
+    return generate(pipe, PROMPTS, [1, 2], **asked | options)
 
 
 def timesteps(pipe: Any) -> list[float]:
@@ -58,7 +59,7 @@ def test_the_update_is_that_of_the_tokens_after_the_text(
         assert sequence.shape[1] == text + POSITIONS
         seen.append((output - sequence)[:, text:])
 
-    asked = {"hookpoints": {"single": PATH}, "timesteps": timesteps(pipe)}
+    asked: dict[str, Any] = {"hookpoints": {"single": PATH}, "timesteps": timesteps(pipe)}
     with replaced(pipe, PATH, look):
         made = make(pipe, text, conditionings=branches, **asked)
     assert made.grids == {"single": (2, 6)}

@@ -211,16 +211,16 @@ class Adapter:
         return torch.full((count,), int(timestep) if float(timestep).is_integer() else timestep)
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        """Latents in the denoiser's form, which a pipeline's call keeps."""
+        """Latents in the form in which a pipeline's call takes and keeps them."""
         return latents
-
-    def handed(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        """Latents in the form in which a pipeline's call takes them."""
-        return self.pack(latents)
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
+
+    def fed(self, latents: Float[Tensor, "n channels h w"]) -> Any:
+        """Latents in the form that the denoiser takes."""
+        return self.pack(latents)
 
     # A call of the pipeline
 
@@ -247,7 +247,7 @@ class Adapter:
         """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
         latents_name, time_name = self.varying
         time = self.time_argument(timestep, len(latents)).to(latents.device)
-        given = {**conditions, latents_name: self.pack(latents), time_name: time}
+        given = {**conditions, latents_name: self.fed(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
         return self.unpack(output, *latents.shape[-2:])
 

@@ -21,7 +21,8 @@ def compiled_layers() -> tuple[type[nn.Module], ...]:
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.transformers.transformer_flux2 import Flux2FeedForward
 
-    return (Attention, AttentionModuleMixin, FeedForward, Flux2FeedForward, ResnetBlock2D)
+    newer: Any = AttentionModuleMixin  # of FLUX and later families; always a module too
+    return (Attention, newer, FeedForward, Flux2FeedForward, ResnetBlock2D)
 
 
 _VARIANTS = 256

@@ -61,7 +61,7 @@ def text_outline(config: Mapping[str, Any]) -> TextOutline | None:
     kind = config.get("_class_name")
     match config.get("text_config", config):
         case {"num_hidden_layers": int(n), "hidden_size": int(width)} if kind in LANGUAGE_MODELS:
-            known = TextOutline(LANGUAGE_MODELS[kind], n, width, None)
+            known = TextOutline(LANGUAGE_MODELS[str(kind)], n, width, None)
         case {"num_layers": int(n), "d_model": int(width)} if kind == "T5EncoderModel":
             known = TextOutline("encoder.block", n, width, None)
         case {

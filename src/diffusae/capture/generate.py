@@ -141,10 +141,14 @@ def generate(
                 width=width,
                 num_inference_steps=steps,
                 generator=generators,
-                latents=adapter.handed(latents).to(device=device, dtype=denoiser.dtype),
+                latents=adapter.pack(latents).to(device=device, dtype=denoiser.dtype),
                 output_type="pt" if decode else "latent",
                 **options,
-                **call_options(pipe, text_tokens=text_tokens, size=(height, width)),
+                **call_options(
+                    pipe,
+                    text_tokens=text_tokens,
+                    size=(latents.shape[-2] * scale, latents.shape[-1] * scale),
+                ),
                 **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:

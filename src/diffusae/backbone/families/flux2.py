@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from diffusae.backbone.blocks import Block, Tokens
 from diffusae.backbone.families.flux import DOUBLE, FluxAdapter
 from diffusae.backbone.passes import BY_LAYOUT, PassesOf
+from diffusae.backbone.prompt_templates import Templated
 from diffusae.backbone.settings import Layout
-from diffusae.backbone.templated import TemplatedTokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SINGLE = Tokens(within="after_text")
 """The one sequence of a single-stream block: the text, the picture, then given pictures."""
+
+_MARK = "\ue000"
+"""A character of no script, in the place of a prompt in its template."""
 
 
 class Flux2Adapter(FluxAdapter):
@@ -51,9 +54,17 @@ class Flux2Adapter(FluxAdapter):
     def passes(cls, pipeline: str) -> PassesOf:
         return BY_LAYOUT[cls.layout_of(pipeline, {})]
 
-    def handed(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
+    def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
+        """As pictures of packs: the pipeline makes the denoiser's sequence of them itself."""
         height, width = (side // 2 for side in latents.shape[-2:])
-        return self.pack(latents).transpose(1, 2).unflatten(2, (height, width))
+        return super().pack(latents).transpose(1, 2).unflatten(2, (height, width))
+
+    def fed(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
+        return super().pack(latents)
+
+    def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
+        sequence = latents.flatten(2).transpose(1, 2) if latents.ndim == 4 else latents
+        return super().unpack(sequence, height, width)
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         return {"guidance_scale": guidance}
@@ -68,9 +79,10 @@ class Flux2Adapter(FluxAdapter):
             render = partial(_mistral, pipe.tokenizer, pipe.system_message)
         else:
             render = partial(_qwen3, pipe.tokenizer)
+        before, _, after = render(_MARK).partition(_MARK)
         own = getattr(pipe.tokenizer, "tokenizer", pipe.tokenizer)  # of a processor, or itself
         limit = self.tokens(type(pipe), pipe.tokenizer_max_length, text_tokens)
-        return TemplatedTokenizer(own, render), limit
+        return Templated(own, before, after), limit
 
 
 def _mistral(processor: Any, system_message: str, prompt: str) -> str:
