@@ -39,9 +39,20 @@ PUBLISHED = {
     "flux2_klein_9b": (32, 32, 1024, 9_078),
     "chroma": (57, 16, 1024, 8_900),
     "pixart_alpha": (28, 4, 1024, 611),
+    # 20.4, 6, 2.6, 17 and 6 billion: what their cards and papers say, to the places that they give.
+    "qwen_image": (60, 16, 1024, 20_430),
+    "z_image": (34, 16, 1024, 6_155),
+    "z_image_turbo": (34, 16, 1024, 6_155),
+    "lumina2": (30, 16, 1024, 2_610),
+    "hidream": (48, 16, 1024, 17_106),
+    "cogview4": (28, 16, 1024, 6_369),
 }
 SAME_SIZES = {"sd15", "sdxl_turbo", "flux_schnell", "flux_kontext", "flux2_klein_base"}
 """Models with the sizes of others."""
+ONE_SEQUENCE = {"z_image", "z_image_turbo", "lumina2", "cogview4"}
+"""The text has no keys of its own there."""
+UNPINNED = {"hidream"}
+"""No commit of its repository was found in a public place."""
 # {path: (h, w, d_in)}, from the same.
 BLOCKS = {
     "sd14": {
@@ -99,6 +110,15 @@ BLOCKS = {
         "transformer_blocks.0": (64, 64, 1152),
         "transformer_blocks.27": (64, 64, 1152),
     },
+    "qwen_image": {"transformer_blocks.59": (64, 64, 3072)},
+    "z_image": {"noise_refiner.1": (64, 64, 3840), "layers.29": (64, 64, 3840)},
+    "z_image_turbo": {"noise_refiner.1": (64, 64, 3840), "layers.29": (64, 64, 3840)},
+    "lumina2": {"noise_refiner.1": (64, 64, 2304), "layers.25": (64, 64, 2304)},
+    "hidream": {
+        "double_stream_blocks.15": (64, 64, 2560),
+        "single_stream_blocks.31": (64, 64, 2560),
+    },
+    "cogview4": {"transformer_blocks.27": (64, 64, 4096)},
 }
 
 
@@ -116,7 +136,7 @@ def test_hookpoints_widths_and_grids_are_the_published_ones(name: str) -> None:
     assert len(known) == blocks
     assert {p: (*known[p].grid(*finest), known[p].d_in) for p in expected} == expected
     assert described.latent_scale == 8
-    assert described.reads_text
+    assert described.reads_text == (name not in ONE_SEQUENCE)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -128,7 +148,8 @@ def test_the_denoiser_has_the_published_number_of_parameters_and_latent_channels
     millions = sum(parameter.numel() for parameter in denoiser.parameters()) / 1e6
     assert millions == pytest.approx(PUBLISHED[name][3], rel=0.005)
     channels = adapter_for(denoiser).latent_channels
-    assert channels == parts["vae"]["latent_channels"] == PUBLISHED[name][1]
+    vae = parts["vae"]
+    assert channels == vae.get("latent_channels", vae.get("z_dim")) == PUBLISHED[name][1]
 
 
 def test_flux_has_its_double_stream_blocks_first_and_then_the_single_ones() -> None:
@@ -156,11 +177,22 @@ def test_a_models_config_says_what_its_architecture_is(path: Path) -> None:
     assert model.latent_scale == described.latent_scale
     assert model.height == model.width == PUBLISHED[path.stem][2]
     assert hasattr(diffusers, described.pipeline)
-    assert re.fullmatch(r"[0-9a-f]{40}", model.revision)
+    if path.stem in UNPINNED:
+        assert model.get("revision") is None and "none is pinned" in path.read_text()
+    else:
+        assert re.fullmatch(r"[0-9a-f]{40}", model.revision)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - SAME_SIZES))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(PUBLISHED)
+        - SAME_SIZES
+        # Their denoisers read numbers out of tensors, which the meta device does not have
+        - {"qwen_image", "z_image", "z_image_turbo", "lumina2", "hidream", "cogview4"}
+    ),
+)
 def test_the_true_sizes_run_and_give_the_announced_grids_on_the_meta_device(name: str) -> None:
     """In one denoiser call, every block's output has the announced positions and channels."""
     _, channels, pixels, _ = PUBLISHED[name]

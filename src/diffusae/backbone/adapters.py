@@ -49,6 +49,14 @@ class Adapter:
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
     ends with "blocks", with the picture's tokens alone or last."""
+    reads_text: ClassVar[bool] = True
+    """Whether blocks attend to the text by keys of its own, so that this attention can be recorded;
+    not where picture and text are one sequence with the same weights."""
+    sign: ClassVar[int] = 1
+    """-1 where the pipeline negates what the denoiser predicts, before the scheduler gets it."""
+    rows_first: ClassVar[bool] = True
+    """Whether whatever differs between the rows of a denoiser call is a tensor with the rows along
+    its first side. Defences by a third pass and exchanged captions need it."""
     pads: ClassVar[bool] = False
     """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
     tokens of a CLIP encoder first."""
@@ -108,7 +116,7 @@ class Adapter:
             for name, block in cls.blocks.items()
             for place in range(counts[name])
         }
-        return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
+        return Outline(infos, patch, cls.layout, bool(infos) and cls.reads_text, cls.pads)
 
     # What the denoiser says
 
@@ -184,6 +192,10 @@ class Adapter:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
 
+    def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+        """The arguments of a denoiser call of `batch` rows for some of its rows."""
+        return rows_along(dict(given), rows, batch)
+
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
     ) -> tuple[float, float]:
@@ -199,7 +211,8 @@ class Adapter:
         time = given[self.varying[1]] if own is None else own
         offset, scale = self.time if own is None else (0.0, 1.0)
         value = _scalar(time)
-        return (value - offset) / scale, _rounding(time) * abs(value) / abs(scale)
+        error = _rounding(time) * (abs(value) + abs(offset))  # 1 - t rounds as 1 does
+        return (value - offset) / scale, error / abs(scale)
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
@@ -222,7 +235,23 @@ class Adapter:
         """Latents in the form that the denoiser takes."""
         return self.pack(latents)
 
+    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
+        """The denoiser's output as latents, with the sign that the scheduler takes."""
+        return self.sign * self.unpack(output, height, width)
+
+    def require_rows_first(self, what: str) -> None:
+        """`UserError` for `what` where a call's rows do not lie along the first side of all."""
+        if not self.rows_first:
+            raise UserError(
+                f"{what} changes rows of the denoiser's arguments, and those of {self.family} are "
+                "lists, or have the rows along another side; leave it out for this model"
+            )
+
     # A call of the pipeline
+
+    def size_fault(self, pipe: Any, height: int, width: int) -> str | None:
+        """Why the pipeline cannot make a picture of this size in pixels; None where it can."""
+        return None
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         """The guidance arguments of a pipeline call for `count` pictures."""
@@ -238,6 +267,11 @@ class Adapter:
         own.set_timesteps(steps, **{"mu": shift(own, positions, 1.16)} if shifts else {})
         return own.timesteps
 
+    def sigma(self, scheduler: Any, timestep: float, positions: int) -> float | None:
+        """The share of noise that flow matching has at the scheduler's timestep, in [0, 1], with
+        `positions` on the finest grid. None: the timestep's share of all training timesteps."""
+        return None
+
     def predict(
         self,
         conditions: Mapping[str, Any],
@@ -249,7 +283,7 @@ class Adapter:
         time = self.time_argument(timestep, len(latents)).to(latents.device)
         given = {**conditions, latents_name: self.fed(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
-        return self.unpack(output, *latents.shape[-2:])
+        return self.predicted(output, *latents.shape[-2:])
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
@@ -262,6 +296,19 @@ class Adapter:
         if not self.pads or _TEXT_LIMIT not in parameters:
             return own
         return text_tokens or parameters[_TEXT_LIMIT].default
+
+
+def rows_along(value: Any, rows: slice, batch: int) -> Any:
+    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == batch else value
+    if isinstance(value, dict):
+        return {name: rows_along(item, rows, batch) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(rows_along(item, rows, batch) for item in value)
+    return value
 
 
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:

@@ -96,7 +96,7 @@ def describe(
     known = outline_of(parts["denoiser"]) or _built(parts["denoiser"], source)
     own_tokens = of_type(parts["text_tokens"], int, "max_position_embeddings")
     padded = (text_tokens or padded_tokens(name)) if known.pads else None
-    latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
+    latent_scale = 2 ** _halvings(parts["vae"], source)
     layers: dict[str, TextLayer] = {}
     if text_layers:
         encoders = parts["text_encoders"] if shipped else _text_encoders(source, revision)
@@ -136,16 +136,18 @@ def build_denoiser(
     return on_meta(config, named_by)
 
 
-def _stages(vae: dict[str, Any], source: object) -> int:
-    """The number of sizes of a VAE. Every further size halves the picture."""
-    channels = vae.get("block_out_channels")
-    if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_STAGES:
+def _halvings(vae: dict[str, Any], source: object) -> int:
+    """How often a VAE halves the picture: at every size but the first, or, in a VAE of videos
+    (Qwen-Image), once for every entry of a list of its own."""
+    name = "temperal_downsample" if "temperal_downsample" in vae else "block_out_channels"
+    steps = vae.get(name)
+    if not isinstance(steps, list) or not 0 < len(steps) <= _MOST_STAGES:
         raise UserError(
             f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have "
-            f"block_out_channels, a list of 1 to {_MOST_STAGES} numbers, has {shown(channels)}: "
+            f"{name}, a list of 1 to {_MOST_STAGES} entries, has {shown(steps)}: "
             "how far it shrinks a picture is not known; choose another model"
         )
-    return len(channels)
+    return len(steps) - (name == "block_out_channels")
 
 
 def _text_encoders(source: str | Path, revision: str | None) -> dict[str, dict[str, Any]]:

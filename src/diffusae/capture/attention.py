@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import rows_of
@@ -24,11 +24,12 @@ from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.families.table import list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of, find_all
 from diffusae.backbone.passes import Branches
-from diffusae.backbone.text_attention import text_attentions
+from diffusae.backbone.text_attention import TEXT_KEYS, text_attentions
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.capture.offload import Offload
+from diffusae.capture.sequences import named_arguments
 from diffusae.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def capture_cross_attention(
 
     The probabilities are computed from a layer's inputs and projections, beside its attention
     processor, so pictures stay equal to the bit. A block of several layers gives their mean. In
-    joint attention (Stable Diffusion 3, FLUX), positions attend to picture and text at once: the
-    text's share is scaled to sum to 1.
+    joint attention (Stable Diffusion 3, FLUX, Qwen-Image, HiDream), positions attend to picture and
+    text at once: the text's share is scaled to sum to 1.
 
     Args:
         hookpoints: {block: module path, or place}. None: all blocks with an attention of their own
@@ -75,6 +76,11 @@ def capture_cross_attention(
     known = list_hookpoints(denoiser)
     if hookpoints is None:
         hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
+        if not hookpoints:
+            raise UserError(
+                f"{type(denoiser).__name__} has no cross-attention, and no projection of its own "
+                "for the text: its layers attend over text and picture alike"
+            )
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
@@ -91,8 +97,7 @@ def capture_cross_attention(
             return
         number = account.enter(clock, block, "cond")
         if maps := fresh.pop(block, None):  # the mean of the layers leaves the device once
-            whole = torch.stack(maps).mean(dim=0)  # a given picture's tokens follow (Kontext)
-            mean = offload(whole[:, : math.prod(moment.grid)], torch.float32)
+            mean = offload(torch.stack(maps).mean(dim=0), torch.float32)
             parts[block, moment.timestep].append((number, mean))
 
     def due(clock: Clock) -> Collection[str]:
@@ -106,7 +111,8 @@ def capture_cross_attention(
         def hook_for(block: str) -> Callable[..., None]:
             def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 if clock.now in wanted and "cond" in (branches := clock.branches()):
-                    fresh[block].append(_layer_map(attention, args, kwargs, branches))
+                    positions = math.prod(clock.size)
+                    fresh[block].append(_layer_map(attention, args, kwargs, branches, positions))
 
             return hook
 
@@ -127,21 +133,39 @@ def capture_cross_attention(
 
 
 def _layer_map(
-    attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], branches: Branches
+    attention: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    branches: Branches,
+    positions: int,
 ) -> Float[Tensor, "pictures positions tokens"]:
     """The conditional branch's probabilities in one layer, from the inputs of its call; mean over
-    heads.
+    heads. In a joint layer, `positions` tokens of the picture's stream are the picture's.
     """
-    queries = args[0] if args else kwargs["hidden_states"]
+    given = named_arguments(attention, args, kwargs)
+    queries, words = (
+        given[name] if name in given else given[f"norm_{name}"]  # HiDream
+        for name in ("hidden_states", "encoder_hidden_states")
+    )
     rows = rows_of("cond", len(queries), branches)
-    words = kwargs["encoder_hidden_states"]
     if isinstance(words, tuple):  # an IP-Adapter adds tokens of pictures
         words = words[0]
-    mask = kwargs.get("attention_mask")
+    if any(getattr(attention, name, None) is not None for name in TEXT_KEYS):
+        tokens = words.shape[1]
+        mask, pairs = given.get("encoder_hidden_states_mask"), given.get("attention_mask")
+        if mask is not None:
+            mask = mask[rows, None].bool()
+        elif pairs is not None and pairs.ndim == 4:  # Chroma: of all pairs, the text first
+            mask = pairs[rows, 0, tokens : tokens + positions, :tokens]
+        return joint_attention(
+            attention,
+            queries[rows, :positions],
+            words[rows],
+            rotary=given.get("image_rotary_emb"),
+            mask=mask,
+        )
+    mask = given.get("attention_mask")
     mask = None if mask is None else mask[rows]
-    if getattr(attention, "add_k_proj", None) is not None:
-        rotary = kwargs.get("image_rotary_emb")
-        return joint_attention(attention, queries[rows], words[rows], rotary=rotary, mask=mask)
     return cross_attention(attention, queries[rows], words[rows], mask=mask).mean(dim=1)
 
 
@@ -172,8 +196,14 @@ def joint_attention(
     picture: Float[Tensor, "rows positions d_in"],
     words: Float[Tensor, "rows tokens d_in"],
     *,
-    rotary: tuple[Tensor, Tensor] | None = None,
-    mask: Tensor | None = None,
+    rotary: Any = None,
+    mask: Shaped[
+        Tensor,
+        (
+            rows  # positions tokens
+        ),
+    ]
+    | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
     """The attention of picture positions to the text in a joint layer, mean over heads, in float32.
 
@@ -181,36 +211,68 @@ def joint_attention(
     scaled to sum to 1. Heads are computed one by one to save memory.
 
     Args:
-        mask: `[rows, 1, n, n]` over text and picture. As in the layer itself, False takes a key
-            away, and numbers are added to the products (Chroma: 1, and 0 for most padding).
+        rotary: as the layer takes it; for the picture's tokens and the text's.
+        mask: `[rows, 1 or positions, tokens]`. False takes a key away. Numbers are added to the
+            products, as the layer does it (Chroma: 1, and 0 for most padding). None: all are alike.
     """
-    heads: int = attention.heads
-    tokens = words.shape[1]
-    query = _normed(attention.to_q(picture), heads, attention.norm_q)
-    key = _normed(attention.add_k_proj(words), heads, getattr(attention, "norm_added_k", None))
-    if rotary is not None:  # text first, then the picture, as in the layer
-        from diffusers.models.embeddings import apply_rotary_emb
-
-        for_words: Any = tuple(part[:tokens] for part in rotary)
-        for_picture: Any = tuple(part[tokens:] for part in rotary)
-        key, query = apply_rotary_emb(key, for_words), apply_rotary_emb(query, for_picture)
-    assert isinstance(query, Tensor) and isinstance(key, Tensor)
-    total = torch.zeros(len(picture), picture.shape[1], tokens, device=picture.device)
+    query, key = _rotated(*_projected(attention, picture, words), rotary)
     added: Tensor | float = 0.0
     if mask is not None:
-        seen = mask[:, 0, tokens:, :tokens]
-        added = seen.float() if seen.is_floating_point() else seen.float().log()
-    for head in range(heads):
+        added = mask.float() if mask.is_floating_point() else mask.float().log()
+    total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
+    for head in range(attention.heads):
         products = query[:, head].float() @ key[:, head].float().transpose(-1, -2)
         total += (products * query.shape[-1] ** -0.5 + added).softmax(dim=-1)
-    return total / heads
+    return total / attention.heads
 
 
-def _normed(
-    projected: Tensor, heads: int, norm: nn.Module | None
-) -> Float[Tensor, "rows heads n d_head"]:
-    split = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
-    return split if norm is None else norm(split)
+def _projected(attention: Any, picture: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries of the picture and keys of the text, [rows, heads, n, d_head], normalised."""
+
+    def split(projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+
+    if hasattr(attention, "to_k_t"):  # HiDream normalises before it splits into heads
+        query = attention.q_rms_norm(attention.to_q(picture))
+        return split(query), split(attention.k_rms_norm_t(attention.to_k_t(words)))
+    query, key = split(attention.to_q(picture)), split(attention.add_k_proj(words))
+    norms = attention.norm_q, getattr(attention, "norm_added_k", None)
+    query, key = (
+        part if norm is None else norm(part) for part, norm in zip((query, key), norms, strict=True)
+    )
+    return query, key
+
+
+def _rotated(query: Tensor, key: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+    """Queries and keys with rotary positions, in the form that a family has them in.
+
+    FLUX: (cos, sin) of all tokens, the text's first. Qwen-Image: complex numbers, (the picture's,
+    the text's). HiDream: rotations of the picture's tokens; the text is at place 0, so its keys
+    stay.
+    """
+    positions, tokens = query.shape[2], key.shape[2]
+    if rotary is None:
+        return query, key
+    if isinstance(rotary, Tensor):
+        from diffusers.models.transformers.transformer_hidream_image import apply_rope
+
+        turned = query.transpose(1, 2)
+        turned = apply_rope(turned, turned, rotary[:1, :positions])[0]
+        return turned.transpose(1, 2), key
+    if rotary[0].is_complex():
+        return _turned(query, rotary[0][:positions]), _turned(key, rotary[1][:tokens])
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    for_words: Any = tuple(part[:tokens] for part in rotary)
+    for_picture: Any = tuple(part[tokens : tokens + positions] for part in rotary)
+    query, key = apply_rotary_emb(query, for_picture), apply_rotary_emb(key, for_words)  # type: ignore[assignment]
+    return query, key
+
+
+def _turned(heads: Tensor, turns: Tensor) -> Tensor:
+    """Pairs of neighbouring channels as complex numbers, times `turns`, [n, d_head / 2]."""
+    pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).type_as(heads)
 
 
 def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = None) -> list[int]:

@@ -111,6 +111,8 @@ def generate(
         check_conditionings(conditionings, planned)
     default_height, default_width = _default_size(pipe, denoiser)
     height, width = height or default_height * scale, width or default_width * scale
+    if (fault := adapter.size_fault(pipe, height, width)) is not None:
+        raise UserError(fault)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents = first_latents(
         generators, channels=adapter.latent_channels, height=height // scale, width=width // scale
@@ -226,7 +228,7 @@ def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 def _default_size(pipe: Any, denoiser: Any) -> tuple[int, int]:
     """(height, width) of the latents at the model's own picture size."""
-    size = denoiser.config.get("sample_size") or pipe.default_sample_size
+    size = denoiser.config.get("sample_size") or getattr(pipe, "default_sample_size", 128)
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
