@@ -13,7 +13,7 @@ DOCS_READY := $(DOCS_VENV)/.ready
 SEED ?=
 TRIALS ?= 60
 
-.PHONY: demo test test-slow test-faults test-gpu test-compare check lint types docs bench bench-gpu
+.PHONY: demo test test-slow families test-faults test-gpu test-compare check lint types docs bench bench-gpu
 .PHONY: setup setup-compare clean
 
 demo: setup ## the whole study of the miniature, from generation to report
@@ -24,6 +24,9 @@ test: setup ## the tests (CPU, no network); the end tells what was skipped, such
 
 test-slow: setup ## more model families, launchers, several processes and kills; the benchmarks have `make bench`
 	$(BIN)/python -m pytest -m slow --ignore=tests/benchmarks
+
+families: setup ## the shared claims on every family of models; writes the table that docs/reference/models.md shows
+	FAMILIES_TABLE=docs/reference/models-tested.json $(BIN)/python -m pytest tests/families -m "slow or not slow"
 
 # Some 40 minutes on two slow cores, then some 40 for the fuzzed readers with 5,000 inputs each.
 test-faults: setup ## kill, damage and fill small studies; SEED= and TRIALS= repeat a campaign, its table goes into the docs

@@ -49,7 +49,7 @@ def pipe():
 
 @pytest.fixture(scope="module", params=["sd", "sdxl", "sd3", "flux", "pixart"])
 def family(request: pytest.FixtureRequest) -> str:
-    """A name in `tiny_families.FAMILIES`."""
+    """A name in `tiny_families.USUAL`, which is not imported here: it brings diffusers."""
     return request.param
 
 

@@ -42,8 +42,9 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     return seeded(lambda: stable_diffusion((8, 16), pixels=16), seed)
 
 
-def seeded(make: Callable[[], Any], seed: int) -> Any:
-    """The pipeline that `make` makes with this seed, made ready; what reads the text is strong."""
+def seeded(make: Callable[[], Any], seed: int, *, strong: str = "") -> Any:
+    """The pipeline that `make` makes with this seed, made ready. What reads the text is made
+    strong: parameters of usual names, and those whose names `strong` matches."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pipe = make()
@@ -51,9 +52,9 @@ def seeded(make: Callable[[], Any], seed: int) -> Any:
         if isinstance(component, torch.nn.Module):
             component.eval()
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    strong = re.compile(r"(\.attn2\.to_|\.add_v_proj\.|context_embedder\.).*weight$")
+    usual = r"(\.attn2\.to_|\.add_v_proj\.|context_embedder\.).*weight$"
     for path, parameter in denoiser.named_parameters():
-        if strong.search(path):
+        if re.search(usual, path) or (strong and re.search(strong, path)):
             parameter.data *= 4.0
     pipe.set_progress_bar_config(disable=True)
     return pipe

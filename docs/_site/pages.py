@@ -1,5 +1,5 @@
-"""The pages of the site that are made and not written (a hook of mkdocs): the configuration, and
-one API page for every package that the navigation names.
+"""The pages of the site that are made and not written (a hook of mkdocs): the configuration, the
+models, and one API page for every package that the navigation names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 from configuration import configuration_page
+from models import models_page
 
 CONF = Path(__file__).parents[2] / "conf"
 API = "reference/api/"
@@ -19,7 +20,10 @@ API = "reference/api/"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the made pages to those that were found in docs/."""
-    pages = {"reference/configuration.md": configuration_page(CONF)}
+    pages = {
+        "reference/configuration.md": configuration_page(CONF),
+        "reference/models.md": models_page(CONF),
+    }
     for path in named(config.nav):
         if path.startswith(API):
             package = path.removeprefix(API).removesuffix(".md")

@@ -27,9 +27,13 @@ PUBLISHED = {
     "sd14": (16, 4, 512, 860),
     "sd15": (16, 4, 512, 860),
     "sd21": (16, 4, 768, 866),
+    "sd_turbo": (16, 4, 512, 866),
     "sdxl": (11, 4, 1024, 2_567),
     "sdxl_turbo": (11, 4, 512, 2_567),
     "sd3": (24, 16, 1024, 2_028),
+    "sd35_medium": (24, 16, 1024, 2_243),  # 2.47 billion with the stored 384 x 384 positions
+    "sd35_large": (38, 16, 1024, 8_057),
+    "sd35_large_turbo": (38, 16, 1024, 8_057),
     "flux_schnell": (57, 16, 1024, 11_891),
     "flux_dev": (57, 16, 1024, 11_901),
     "flux_kontext": (57, 16, 1024, 11_901),
@@ -47,7 +51,8 @@ PUBLISHED = {
     "hidream": (48, 16, 1024, 17_106),
     "cogview4": (28, 16, 1024, 6_369),
 }
-SAME_SIZES = {"sd15", "sdxl_turbo", "flux_schnell", "flux_kontext", "flux2_klein_base"}
+SAME_SIZES = {"sd15", "sdxl_turbo", "sd35_large_turbo", "flux_schnell"}
+SAME_SIZES |= {"flux_kontext", "flux2_klein_base"}
 """Models with the sizes of others."""
 ONE_SEQUENCE = {"z_image", "z_image_turbo", "lumina2", "cogview4"}
 """The text has no keys of its own there."""
@@ -73,6 +78,11 @@ BLOCKS = {
         "mid_block.attentions.0": (12, 12, 1280),
         "up_blocks.1.attentions.0": (24, 24, 1280),
     },
+    "sd_turbo": {
+        "down_blocks.2.attentions.1": (16, 16, 1280),
+        "mid_block.attentions.0": (8, 8, 1280),
+        "up_blocks.1.attentions.0": (16, 16, 1280),
+    },
     "sdxl": {
         "down_blocks.1.attentions.0": (64, 64, 640),
         "down_blocks.2.attentions.1": (32, 32, 1280),
@@ -86,6 +96,12 @@ BLOCKS = {
         "up_blocks.0.attentions.1": (16, 16, 1280),
     },
     "sd3": {"transformer_blocks.0": (64, 64, 1536), "transformer_blocks.23": (64, 64, 1536)},
+    "sd35_medium": {
+        "transformer_blocks.0": (64, 64, 1536),
+        "transformer_blocks.23": (64, 64, 1536),
+    },
+    "sd35_large": {"transformer_blocks.0": (64, 64, 2432), "transformer_blocks.37": (64, 64, 2432)},
+    "sd35_large_turbo": {"transformer_blocks.37": (64, 64, 2432)},
     "flux_schnell": {
         "transformer_blocks.18": (64, 64, 3072),
         "single_transformer_blocks.37": (64, 64, 3072),

@@ -7,18 +7,27 @@ from typing import Any
 import pytest
 import torch
 
+from composing import compose
 from diffusae.backbone.describe import describe
 from diffusae.backbone.families.table import require_text_to_image
 from diffusae.backbone.load import load_pipeline
+from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
+from diffusae.interventions.edits import Edit
+from diffusae.interventions.steer import steer
+from diffusae.stages.collect import collect
+from diffusae.stages.hookpoints import hookpoints
+from diffusae.stages.plan import plan
+from tiny_families import tiny_family
 from tiny_pipeline import tiny_pipeline
 
 STRANGE = {
-    "QwenImagePipeline": "QwenImageTransformer2DModel",
-    "AuraFlowPipeline": "AuraFlowTransformer2DModel",
-    "SanaPipeline": "SanaTransformer2DModel",
-    "WanPipeline": "WanTransformer3DModel",
-    "LTXPipeline": "LTXVideoTransformer3DModel",
+    "AllegroPipeline": "AllegroTransformer3DModel",
+    "CogVideoXPipeline": "CogVideoXTransformer3DModel",
+    "DiTPipeline": "DiTTransformer2DModel",
+    "HunyuanVideoPipeline": "HunyuanVideoTransformer3DModel",
+    "MochiPipeline": "MochiTransformer3DModel",
+    "OmniGenPipeline": "OmniGenTransformer2DModel",
 }
 
 
@@ -47,6 +56,32 @@ def test_a_family_without_an_adapter_is_named_with_what_an_adapter_would_need(
         describe(tmp_path)
     with pytest.raises(UserError, match=refused):
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")
+
+
+def test_every_stage_and_context_refuses_what_has_no_adapter(tmp_path: Path) -> None:
+    """`hookpoints`, `plan` and `collect` of a folder; `capture_updates` and `steer` of a running
+    pipeline."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    parts = {"_class_name": "MochiPipeline", "transformer": ["diffusers", STRANGE["MochiPipeline"]]}
+    (folder / "model_index.json").write_text(json.dumps(parts))
+    source = [f"model.source={folder}", f"paths.outputs={tmp_path}", "debug=tiny", "model=custom"]
+    asked = [*source, "model.hookpoints.mid=0", "grid.blocks=[mid]", "block=mid"]
+    for name, stage in {"hookpoints": hookpoints, "plan": plan, "collect": collect}.items():
+        with pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"):
+            stage(compose(name, source if name == "hookpoints" else asked))
+    pipe = tiny_pipeline()
+    pipe.unet = type("MochiTransformer3DModel", (torch.nn.Module,), {})()
+    with (
+        pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"),
+        capture_updates(pipe, {"mid": 0}, [1.0]),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match=r"MochiTransformer3DModel.*an adapter would have to"),
+        steer(pipe, [Edit("blocks.0", lambda updates, _grid: updates)]),
+    ):
+        pass
 
 
 def test_a_pipeline_that_needs_a_picture_is_listed_by_no_stage(folder: Path) -> None:
@@ -87,3 +122,17 @@ def test_what_makes_a_picture_of_a_prompt_passes() -> None:
         "StableDiffusionPAGPipeline",
     ):
         require_text_to_image(name)
+
+
+def test_stable_diffusion_3_without_t5_is_listed_and_loaded(tmp_path: Path) -> None:
+    """As `from_pretrained(..., text_encoder_3=None, tokenizer_3=None)` leaves it: its text states
+    have zeros in T5's place."""
+    tiny_family("sd35_without_t5").save_pretrained(tmp_path)
+    described = describe(tmp_path, text_layers=True)
+    assert {layer.encoder for layer in described.text_layers.values()} == {
+        "text_encoder",
+        "text_encoder_2",
+    }
+    assert list(described.hookpoints) == [f"transformer_blocks.{place}" for place in range(3)]
+    pipe: Any = load_pipeline(tmp_path, dtype=torch.float32, device="cpu", scheduler="keep")
+    assert pipe.text_encoder_3 is None and pipe.tokenizer_3 is None

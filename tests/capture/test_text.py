@@ -7,13 +7,13 @@ import torch
 
 from diffusae.backbone.text_layers import list_text_layers
 from diffusae.capture.text import capture_text, lengths_of
-from tiny_families import FAMILIES, T5_TOKENS, tiny_family
+from tiny_families import T5_TOKENS, USUAL, tiny_family
 from tiny_pipeline import TOKENS
 
 PROMPTS = ["a cat", "dogs", ""]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=USUAL)
 def pipe(request: pytest.FixtureRequest) -> Any:
     return tiny_family(request.param)
 

@@ -10,8 +10,12 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
 sys.path.insert(0, str(DOCS / "_site"))
 from configuration import configuration_page  # noqa: E402
+from models import models_page  # noqa: E402
 
-MADE = {DOCS / "reference/configuration.md": configuration_page(ROOT / "conf")}
+MADE = {
+    DOCS / "reference/configuration.md": configuration_page(ROOT / "conf"),
+    DOCS / "reference/models.md": models_page(),
+}
 """Pages that exist only in the site."""
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 

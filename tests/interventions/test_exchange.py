@@ -14,13 +14,13 @@ from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError
 from diffusae.interventions.exchange import Exchange, exchanged_conditions
-from tiny_families import FAMILIES, PIXELS, tiny_family
+from tiny_families import FAMILIES, PIXELS, USUAL, tiny_family
 
 STEPS = 3
 OLD, NEW = ["a cat", "dogs"], ["a bee", "owls"]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=USUAL)
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 

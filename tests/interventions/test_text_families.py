@@ -14,7 +14,7 @@ from diffusae.interventions.steer import steer
 from diffusae.interventions.text import TextEdit, steering_vectors
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from tiny_families import FAMILIES, PIXELS, tiny_family
+from tiny_families import FAMILIES, PIXELS, USUAL, tiny_family
 
 PROMPTS = ["a cat", "dogs"]
 LAYERS = {
@@ -29,7 +29,7 @@ CASES = [(family, layer) for family, layers in LAYERS.items() for layer in layer
 
 @pytest.fixture(scope="module")
 def pipes() -> dict[str, Any]:
-    return {family: tiny_family(family) for family in FAMILIES}
+    return {family: tiny_family(family) for family in USUAL}
 
 
 def edit_of(pipe: Any, layer: str, strength: float = 0.5, **options: Any) -> TextEdit:
@@ -103,7 +103,7 @@ def concept_output(pipe: Any, family: str, layer: str) -> torch.Tensor:
     return seen[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", USUAL)
 def test_a_strength_of_0_leaves_the_picture_exactly_and_warns(pipes, family, caplog) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
     plain, _ = run(pipe, family)
@@ -112,7 +112,7 @@ def test_a_strength_of_0_leaves_the_picture_exactly_and_warns(pipes, family, cap
     assert "changed nothing: its strength is 0" in caplog.text
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", USUAL)
 def test_uncond_cannot_be_steered_without_guidance(pipes, family) -> None:
     pipe, layer = pipes[family], LAYERS[family][0]
     with pytest.raises(UserError, match=r"uncond.*without guidance"):

@@ -47,14 +47,14 @@ def composed(stage: str, family: str, folder: Path, *overrides: str) -> DictConf
     return compose(stage, [*base, *overrides])
 
 
+FAST = ("sd3", "flux")  # joint blocks and three text encoders; guidance in two passes
 WHOLE = [
-    "sd3",  # joint blocks, three text encoders
-    "flux",  # guidance in two passes
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd", "sdxl", "pixart")),
+    pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
+    for name, family in FAMILIES.items()
+    if len(family.latents) == 3
 ]
-"""The others are captured, edited and collected in tests of their own; the miniature's whole study
-is one of `sd`.
-"""
+"""Of pictures; videos are captured and edited, and no stage makes them. The miniature's whole study
+is one of `sd`."""
 
 
 @pytest.mark.parametrize("family", WHOLE, indirect=True)
@@ -124,7 +124,8 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
         "conditioning=cond",
     ]
     if len(conditionings) == 1:
-        options += ["model.true_guidance=null"] if family == "flux" else ["model.guidance=1.0"]
+        unguided = FAMILIES[family].unguided
+        options += [f"model.{name}={value or 'null'}" for name, value in unguided.items()]
     study = Study(composed("evaluate", family, folder, *options))
     study.check()
     prompts = [
@@ -146,7 +147,7 @@ def test_what_lies_before_an_edit_is_made_once_and_replayed_in_every_batch(
     def fresh() -> EditedPictures:
         return EditedPictures(study, [Place("mid", (0.4, 0.0))], conditionings=conditionings)
 
-    passes = 2 if family == "flux" and len(conditionings) == 2 else 1
+    passes = len(FAMILIES[family].passes) if len(conditionings) == 2 else 1
     (whole, alone), pictures = made(fresh(), edited), fresh()
     plain, unedited = made(pictures, [Trial(prompt) for prompt in prompts])
     rest, replayed = made(pictures, edited)

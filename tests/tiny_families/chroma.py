@@ -10,7 +10,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor
 
-from tiny_families.parts import T5_TOKENS, family_vae, t5, t5_tokenizer
+from tiny_families.flux import packed, unpacked
+from tiny_families.parts import T5_TOKENS, Family, family_vae, places, t5, t5_tokenizer
 
 
 def chroma() -> Any:
@@ -42,8 +43,17 @@ def picture(given: Mapping[str, Any], output: Any) -> tuple[Tensor, Tensor]:
     return given["hidden_states"][:, T5_TOKENS:], output[:, T5_TOKENS:]
 
 
-_BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "down": ("transformer_blocks.1", (4, 4), 32),
-    "mid": ("single_transformer_blocks.0", (4, 4), 32),
-    "up": ("single_transformer_blocks.1", (4, 4), 32),
+_BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
+FAMILIES = {
+    "chroma": Family(
+        chroma,
+        _BLOCKS,
+        {"guidance": 5.0, "text_tokens": T5_TOKENS},
+        passes=(("cond",), ("uncond",)),
+        call={"max_sequence_length": T5_TOKENS},
+        picture=picture,
+        pack=packed,
+        unpack=unpacked,
+        attention="text_first",
+    )
 }

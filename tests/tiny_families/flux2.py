@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tiny_families.parts import PIXELS
+from tiny_families.parts import PIXELS, Family, places
 
 TOKENS = 48
 _QWEN3 = (
@@ -142,8 +142,17 @@ def unpacked(pipe: Any, _decodable: Tensor, height: int, width: int) -> Tensor:
     return pipe._unpatchify_latents(whole)
 
 
-BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "down": ("transformer_blocks.1", (4, 4), 32),
-    "mid": ("single_transformer_blocks.0", (4, 4), 32),
-    "up": ("single_transformer_blocks.1", (4, 4), 32),
+_BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
+FAMILIES = {
+    "flux2_klein": Family(
+        klein,
+        _BLOCKS,
+        {"guidance": 4.0, "text_tokens": TOKENS},
+        passes=(("cond",), ("uncond",)),
+        call={"max_sequence_length": TOKENS, "callback_on_step_end": _keep},
+        picture=picture,
+        pack=patched,
+        unpack=unpacked,
+        attention="text_first",
+    )
 }

@@ -33,4 +33,5 @@ def pixart() -> Any:
 
 
 _BLOCKS = places(*(f"transformer_blocks.{place}" for place in range(3)), d_in=48)
-FAMILIES = {"pixart": Family(pixart, _BLOCKS, GUIDED | {"text_tokens": T5_TOKENS})}
+_CALL = {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": T5_TOKENS}
+FAMILIES = {"pixart": Family(pixart, _BLOCKS, GUIDED | {"text_tokens": T5_TOKENS}, call=_CALL)}

@@ -40,4 +40,7 @@ _BLOCKS = {
     "mid": ("mid_block.attentions.0", (4, 4), 64),
     "up": ("up_blocks.1.attentions.0", (8, 8), 32),
 }
-FAMILIES = {"sd": Family(sd, _BLOCKS, GUIDED), "sdxl": Family(sdxl, _BLOCKS, GUIDED)}
+FAMILIES = {
+    "sd": Family(sd, _BLOCKS, GUIDED),
+    "sdxl": Family(sdxl, _BLOCKS, GUIDED, empty_prompt_is_encoded=False),
+}

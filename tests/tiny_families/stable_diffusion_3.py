@@ -1,4 +1,4 @@
-"""Stable Diffusion 3."""
+"""Stable Diffusion 3 and 3.5, with T5 and without."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tiny_families.parts import GUIDED, T5_TOKENS, Family, family_vae, places, t
 from tiny_pipeline import text_encoder, tiny_tokenizer
 
 
-def sd3() -> Any:
+def sd3(*, with_t5: bool = True, **options: Any) -> Any:
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -28,19 +28,36 @@ def sd3() -> Any:
         caption_projection_dim=32,
         pooled_projection_dim=64,
         pos_embed_max_size=8,
+        **options,
     )
+    absent: Any = None
     return StableDiffusion3Pipeline(
         transformer=transformer,
         vae=family_vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=text_encoder(CLIPTextModelWithProjection),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection),
-        text_encoder_3=t5(64),
+        text_encoder_3=t5(64) if with_t5 else absent,
         tokenizer=tiny_tokenizer(),
         tokenizer_2=tiny_tokenizer(),
-        tokenizer_3=t5_tokenizer(),
+        tokenizer_3=t5_tokenizer() if with_t5 else absent,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
 
+def sd35() -> Any:
+    """As 3.5 medium: its first blocks attend a second time, to the picture alone; q and k are
+    normed. 3.5 large has the norms alone."""
+    return sd3(dual_attention_layers=(0, 1), qk_norm="rms_norm")
+
+
+def sd35_without_t5() -> Any:
+    return sd3(with_t5=False, dual_attention_layers=(0, 1), qk_norm="rms_norm")
+
+
 _BLOCKS = places(*(f"transformer_blocks.{place}" for place in range(3)))
-FAMILIES = {"sd3": Family(sd3, _BLOCKS, GUIDED | {"text_tokens": T5_TOKENS})}
+_ASKED = GUIDED | {"text_tokens": T5_TOKENS}
+_CALL = {"max_sequence_length": T5_TOKENS}
+FAMILIES = {
+    name: Family(make, _BLOCKS, _ASKED, call=_CALL, attention="picture_first")
+    for name, make in {"sd3": sd3, "sd35": sd35, "sd35_without_t5": sd35_without_t5}.items()
+}

@@ -197,13 +197,7 @@ def joint_attention(
     words: Float[Tensor, "rows tokens d_in"],
     *,
     rotary: Any = None,
-    mask: Shaped[
-        Tensor,
-        (
-            rows  # positions tokens
-        ),
-    ]
-    | None = None,
+    mask: Tensor | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
     """The attention of picture positions to the text in a joint layer, mean over heads, in float32.
 
