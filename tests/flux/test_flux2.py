@@ -58,10 +58,12 @@ def test_a_distilled_model_has_no_uncond_branch_whatever_the_guidance(
 
 
 def test_guidance_is_an_input_of_dev(made_dev: Any) -> None:
-    one, other = (
-        generate(made_dev, PROMPTS, [1, 2], decode=False, **ASKED | {"guidance": scale}).latents
-        for scale in (1.0, 8.0)
-    )
+
+    def latents(scale: float) -> Tensor:
+        asked: dict[str, Any] = {**ASKED, "guidance": scale}
+        return generate(made_dev, PROMPTS, [1, 2], decode=False, **asked).latents
+
+    one, other = latents(1.0), latents(8.0)
     assert not torch.allclose(one, other)
 
 
