@@ -34,7 +34,13 @@ published sizes, built without memory and compared with the published numbers of
 The hub could not be asked. Identifiers, pinned revisions and sizes come from public places that
 cite them; a model's section says where from.
 """
-GUIDANCE = {"one_batch": "one batch", "two_passes": "two passes", "none": "none"}
+GUIDANCE = {
+    "one_batch": "one batch",
+    "cond_first": "one batch, `cond` first",
+    "two_passes": "two passes",
+    "guided_passes": "two passes, by the guidance scale",
+    "none": "none",
+}
 
 
 def models_page(conf: Path = ROOT / "conf", tested: Path = TESTED) -> str:

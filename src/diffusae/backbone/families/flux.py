@@ -47,7 +47,12 @@ class FluxAdapter(Adapter):
         "FluxInpaintPipeline",
         "FluxControlNetPipeline",
         "FluxKontextInpaintPipeline",
-        *_UNGUIDED,
+        "FluxControlPipeline",
+        "FluxControlImg2ImgPipeline",
+        "FluxControlInpaintPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+        "FluxFillPipeline",
     )
     layout = "two_passes"
     blocks = {

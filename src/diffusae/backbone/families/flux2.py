@@ -36,7 +36,7 @@ class Flux2Adapter(FluxAdapter):
     denoisers = ("Flux2Transformer2DModel",)
     pipelines = ("Flux2Pipeline", "Flux2KleinPipeline")
     with_a_picture = ("Flux2KleinInpaintPipeline",)
-    layout: Layout = "none"
+    layout = "none"
     blocks = {
         "transformer_blocks": Block("Flux2TransformerBlock", count="num_layers", **DOUBLE),
         "single_transformer_blocks": Block(
