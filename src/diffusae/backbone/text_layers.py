@@ -32,12 +32,7 @@ _NAME = re.compile(r"(text[23]?)_(\d+)")
 _TEXT_LIMIT = "max_sequence_length"
 # transformers 5 has `text_model` around the layers of CLIPTextModelWithProjection, but not of
 # CLIPTextModel.
-_LISTS = (
-    "encoder.layers",
-    "text_model.encoder.layers",
-    "encoder.block",
-    *dict.fromkeys(LANGUAGE_MODELS.values()),
-)
+_LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ def layers_of(
     encoders: Mapping[str, Any], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
     """{name: layer} of {the pipeline's attribute: encoder}. Values that are no modules are
-    skipped."""
+    skipped, and encoders of a kind whose layers are not read."""
     from torch import nn
 
     named: dict[str, TextLayer] = {}
@@ -135,7 +130,9 @@ def layers_of(
         module = encoders.get(encoder)
         if not isinstance(module, nn.Module):
             continue
-        path, layers = _layers(module, encoder)
+        if (found := _layers(module)) is None:
+            continue
+        path, layers = found
         config: Any = module.config
         for place in range(len(layers)):
             name = f"{short}_{place}"
@@ -197,17 +194,16 @@ def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
     return text_tokens or (known[_TEXT_LIMIT].default if _TEXT_LIMIT in known else 512)
 
 
-def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
+def _layers(module: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The list of an encoder's layers with its path; None of a kind that is not read."""
     from torch import nn
 
-    for path in _LISTS:
+    own = LANGUAGE_MODELS.get(type(module).__name__)
+    for path in _LISTS if own is None else (own,):
         try:
             layers = module.get_submodule(path)
         except AttributeError:
             continue
         if isinstance(layers, nn.ModuleList):
             return path, layers
-    raise UserError(
-        f"the layers of {encoder}, a {type(module).__name__}, are not where known encoders "
-        f"keep them ({', '.join(_LISTS)}); use a pipeline with one of these"
-    )
+    return None
