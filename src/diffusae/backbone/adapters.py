@@ -348,13 +348,12 @@ def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     return positions * slope + (least - slope * fewest)
 
 
-def shifted(scheduler: Any, steps: int, positions: int) -> Tensor:
+def shifted(scheduler: Any, steps: int, mu: float) -> Tensor:
     """The timesteps of a flow-matching scheduler whose `steps` sigmas are evenly spaced from 1 and
-    then shifted by the number of positions (FLUX, LTX-Video). `scheduler` is not changed."""
+    then shifted by `mu` (FLUX, LTX-Video). `scheduler` is not changed."""
     import torch
 
     own = copy.deepcopy(scheduler)
-    mu = shift(own, positions, 1.15)
     if own.config.get("use_flow_sigmas"):
         own.set_timesteps(steps, mu=mu)
     else:

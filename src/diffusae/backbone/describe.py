@@ -215,6 +215,7 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
         encoder = _config_of(source, revision, "text_encoder")
         return {
             "pipeline": index.get("_class_name"),
+            "is_distilled": index.get("is_distilled"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
             "text_tokens": encoder.get("max_position_embeddings", 0),

@@ -19,11 +19,11 @@ def encode_pictures(
 ) -> Float[Tensor, "n channels h w"]:
     """The latents (means) of pictures, in the denoiser's scale and the autoencoder's dtype."""
     vae, dtype = pipe.vae, pipe.vae.dtype
-    shift, factor = _scale(vae, execution_device(pipe))
     with _upcast(vae):
         pixels = pictures.permute(0, 3, 1, 2).to(execution_device(pipe), vae.dtype) / 127.5 - 1
         parts = [_framed(vae, part) for part in pixels.split(batch_size)]
         latents = torch.cat([_frameless(vae, _mean(vae.encode(part))) for part in parts])
+    shift, factor = _scale(vae, latents)
     return ((latents.to(dtype) - shift) * factor).to(dtype)
 
 
@@ -32,7 +32,7 @@ def decode_latents(
     vae: Any, latents: Float[Tensor, "n channels h w"]
 ) -> Float[Tensor, "n 3 height width"]:
     """Pictures in [-1, 1], float32, of latents in the denoiser's scale."""
-    shift, factor = _scale(vae, latents.device)
+    shift, factor = _scale(vae, latents)
     with _upcast(vae):
         decoded = vae.decode(_framed(vae, (latents / factor + shift).to(vae.dtype))).sample
     return _frameless(vae, decoded).float()
@@ -56,11 +56,21 @@ def _frameless(vae: Any, pictures: Tensor) -> Tensor:
     return pictures.squeeze(2) if _of_videos(vae) else pictures
 
 
-def _scale(vae: Any, device: torch.device) -> tuple[Any, Any]:
-    """(shift, factor): the denoiser's latents are (the autoencoder's - shift) * factor."""
+def _scale(vae: Any, latents: Float[Tensor, "n channels h w"]) -> tuple[Any, Any]:
+    """(shift, factor): the denoiser's latents are (the autoencoder's - shift) * factor.
+
+    FLUX.2's autoencoder normalises packs of 2 x 2 entries by a batch norm: its 4 values a channel
+    are repeated over the latents, as (row, column) of an entry in its pack.
+    """
+    norm = getattr(vae, "bn", None)
+    if norm is not None:
+        packs = [size // 2 for size in latents.shape[-2:]]
+        values = norm.running_mean, (norm.running_var + vae.config.batch_norm_eps).rsqrt()
+        mean, factor = (one.view(1, -1, 2, 2).repeat(1, 1, *packs).to(latents) for one in values)
+        return mean, factor
     if _of_videos(vae):
         mean, std = (
-            torch.tensor(vae.config[name], device=device)[:, None, None]
+            torch.tensor(vae.config[name], device=latents.device)[:, None, None]
             for name in ("latents_mean", "latents_std")
         )
         return mean, 1 / std

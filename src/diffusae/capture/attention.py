@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusae.backbone.blocks import Grid
@@ -153,8 +153,12 @@ def _layer_map(
         words = words[0]
     words = words[rows, registers:]
     if any(getattr(attention, name, None) is not None for name in TEXT_KEYS):
-        mask = given.get("encoder_hidden_states_mask")
-        mask = None if mask is None else mask[rows]
+        tokens = registers + words.shape[1]
+        mask, pairs = given.get("encoder_hidden_states_mask"), given.get("attention_mask")
+        if mask is not None:
+            mask = mask[rows, None].bool()
+        elif pairs is not None and pairs.ndim == 4:  # Chroma: of all pairs, the text first
+            mask = pairs[rows, 0, tokens : tokens + positions, registers:tokens]
         picture = queries[rows, :positions]
         return joint_attention(attention, picture, words, rotary=rotary, mask=mask)
     mask = given.get("attention_mask")
@@ -192,7 +196,7 @@ def joint_attention(
     words: Float[Tensor, "rows tokens d_in"],
     *,
     rotary: Any = None,
-    mask: Bool[Tensor, "rows tokens"] | None = None,
+    mask: Tensor | None = None,
 ) -> Float[Tensor, "rows positions tokens"]:
     """The attention of picture positions to the text in a joint layer, mean over heads, in float32.
 
@@ -201,17 +205,17 @@ def joint_attention(
 
     Args:
         rotary: as the layer takes it; for the picture's tokens and the text's.
-        mask: of the text's tokens that may be attended to. None: all.
+        mask: `[rows, 1 or positions, tokens]`. False takes a key away. Numbers are added to the
+            products, as the layer does it (Chroma: 1, and 0 for most padding). None: all are alike.
     """
     query, key = _rotated(*_projected(attention, picture, words), rotary)
-    hidden = None if mask is None else ~mask[:, None].bool()
+    added: Tensor | float = 0.0
+    if mask is not None:
+        added = mask.float() if mask.is_floating_point() else mask.float().log()
     total = torch.zeros(len(picture), picture.shape[1], words.shape[1], device=picture.device)
     for head in range(attention.heads):
         products = query[:, head].float() @ key[:, head].float().transpose(-1, -2)
-        products *= query.shape[-1] ** -0.5
-        if hidden is not None:
-            products = products.masked_fill(hidden, float("-inf"))
-        total += products.softmax(dim=-1)
+        total += (products * query.shape[-1] ** -0.5 + added).softmax(dim=-1)
     return total / attention.heads
 
 

@@ -131,6 +131,8 @@ def generate(
         )
     options = adapter.guidance(guidance, true_guidance, len(prompts))
     if negative_prompt is not None:
+        if "negative_prompt" not in _parameters(pipe):
+            raise UserError(f"{type(pipe).__name__} takes no negative prompt; leave it out")
         options["negative_prompt"] = [negative_prompt] * len(prompts)
     device = execution_device(pipe)
     try:
@@ -145,7 +147,11 @@ def generate(
                 output_type="pt" if decode else "latent",
                 **options,
                 **adapter.stepping(steps),
-                **call_options(pipe, text_tokens=text_tokens),
+                **call_options(
+                    pipe,
+                    text_tokens=text_tokens,
+                    size=(latents.shape[-2] * scale, latents.shape[-1] * scale),
+                ),
                 **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
@@ -185,11 +191,13 @@ def _faults(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Iterato
         yield f"steps={steps} is below 1; a run takes at least one step"
 
 
-def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
+def call_options(
+    pipe: Any, *, text_tokens: int | None, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Arguments of every pipeline call, so that the pipeline changes no request.
 
     By default PixArt changes the picture's size to one that it was trained on, and rewrites
-    captions.
+    captions. FLUX Kontext changes every size to an area, 1024 x 1024 px. `size`: (height, width).
     """
     known = _parameters(pipe)
     options: dict[str, Any] = {
@@ -197,6 +205,8 @@ def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
     }
     if text_tokens is not None and "max_sequence_length" in known:
         options["max_sequence_length"] = text_tokens
+    if size is not None and "max_area" in known:
+        options["max_area"] = size[0] * size[1]
     return options
 
 

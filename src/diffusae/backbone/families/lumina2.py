@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift
+from diffusae.backbone.adapters import Adapter, shift, shifted
 from diffusae.backbone.blocks import Block, Tokens
 from diffusae.backbone.passes import Passes, PassesOf, begun_steps, guided_passes
 from diffusae.backbone.prompt_templates import Templated
@@ -59,13 +58,8 @@ class Lumina2Adapter(Adapter):
         return given["encoder_attention_mask"].sum(dim=1).tolist()
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        import torch
-
-        own = copy.deepcopy(scheduler)
-        sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
-        # The pipeline takes the number of latent channels for that of the positions.
-        own.set_timesteps(sigmas=sigmas, mu=shift(own, self.latent_channels, 1.15))
-        return own.timesteps
+        # The pipeline takes the number of latent channels for that of the positions
+        return shifted(scheduler, steps, shift(scheduler, self.latent_channels, 1.15))
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer.model_max_length

@@ -33,6 +33,7 @@ class QwenImageAdapter(FluxAdapter):
         "QwenImageEditInpaintPipeline",
         "QwenImageEditPlusPipeline",
     )
+    layout = "two_passes"
     blocks = {
         "transformer_blocks": Block(
             "QwenImageTransformerBlock",

@@ -9,8 +9,10 @@ from typing import Any
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.families.aura_flow import AuraFlowAdapter
+from diffusae.backbone.families.chroma import ChromaAdapter
 from diffusae.backbone.families.cogview4 import CogView4Adapter
 from diffusae.backbone.families.flux import FluxAdapter
+from diffusae.backbone.families.flux2 import Flux2Adapter
 from diffusae.backbone.families.hidream import HiDreamAdapter
 from diffusae.backbone.families.hunyuan_dit import HunyuanDiTAdapter
 from diffusae.backbone.families.ltx import LTXAdapter
@@ -33,6 +35,8 @@ FAMILIES: tuple[type[Adapter], ...] = (
     StableDiffusionAdapter,
     StableDiffusion3Adapter,
     FluxAdapter,
+    Flux2Adapter,
+    ChromaAdapter,
     QwenImageAdapter,
     ZImageAdapter,
     Lumina2Adapter,
