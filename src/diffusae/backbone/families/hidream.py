@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.adapters import Adapter
-from diffusae.backbone.blocks import Block, Tokens
+from diffusae.backbone.blocks import Block, Grid, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,17 @@ class HiDreamAdapter(Adapter):
         t5, llama = given["encoder_hidden_states_t5"], given["encoder_hidden_states_llama3"]
         return [t5.shape[1] + 2 * llama.shape[2]] * rows
 
+    def text_start(self, grid: Grid) -> int:
+        """Where the text begins in a sequence with a picture of this grid."""
+        height, width = grid
+        return height * width if height == width else self._largest
+
+    @property
+    def _largest(self) -> int:
+        """Positions of the largest square picture."""
+        config = self.denoiser.config
+        return math.prod(config.max_resolution) // config.patch_size**2
+
     def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
         llama = "encoder_hidden_states_llama3"  # [layers, rows, tokens, width]
         return {**super().taken(given, rows, batch), llama: given[llama][:, rows]}
@@ -71,10 +82,8 @@ class HiDreamAdapter(Adapter):
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
         own = copy.deepcopy(scheduler)
-        config = self.denoiser.config
-        largest = math.prod(config.max_resolution) // config.patch_size**2
         # The pipeline's own numbers, not the scheduler's: 256 positions give 0.5, 4096 give 1.15.
-        mu = 0.5 + (largest - 256) * (1.15 - 0.5) / (4096 - 256)
+        mu = 0.5 + (self._largest - 256) * (1.15 - 0.5) / (4096 - 256)
         multistep = type(own).__name__ == "UniPCMultistepScheduler"
         own.set_timesteps(steps, **({} if multistep else {"mu": mu}))
         return own.timesteps

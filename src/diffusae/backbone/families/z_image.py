@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,9 @@ class ZImageAdapter(Adapter):
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         return [len(caption) for caption in given["cap_feats"]]
 
-    def text_start(self, positions: int) -> int:
+    def text_start(self, grid: Grid) -> int:
+        """Where the caption begins in a sequence with a picture of this grid."""
+        positions = math.prod(grid)
         return positions + -positions % _PADDED_TO
 
     def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
