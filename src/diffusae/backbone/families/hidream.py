@@ -48,6 +48,11 @@ class HiDreamAdapter(Adapter):
     pads = True
     padded = {"HiDreamImagePipeline": 128}
 
+    @classmethod
+    def most_text(cls, pipeline: str, own: int, text_tokens: int | None) -> int:
+        """The most tokens of the text in a block."""
+        return 3 * (text_tokens or cls.padded.get(pipeline, own))
+
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         t5, llama = given["encoder_hidden_states_t5"], given["encoder_hidden_states_llama3"]
         return [t5.shape[1] + 2 * llama.shape[2]] * rows
