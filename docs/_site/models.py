@@ -173,6 +173,8 @@ def guidance(model: Mapping[str, Any]) -> str:
     layout, scale = model.get("guidance_layout"), model["guidance"]
     if layout == "one_batch":
         return f"one batch, scale {scale:g}" if scale > 1 else "none"
+    if layout == "cond_first":
+        return f"one batch, `cond` first, scale {scale:g}" if scale > 0 else "none"
     if layout == "guided_passes":
         return f"two passes, scale {scale:g}" if scale > 1 else "none"
     if layout == "two_passes":
@@ -184,6 +186,11 @@ def guidance(model: Mapping[str, Any]) -> str:
 
 def scheduler(model: Mapping[str, Any]) -> str:
     return {"ddim": "DDIM", "keep": "its own"}[model["scheduler"]]
+
+
+def pinned(model: Mapping[str, Any]) -> str:
+    revision = model.get("revision")
+    return f"`{revision}`" if revision else "none is pinned"
 
 
 def section(model: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
@@ -198,7 +205,7 @@ def section(model: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
     family = next(facts["family"] for facts in known if denoiser in facts["denoisers"])
     rows = [
         ("family, pipeline", f"{family}, `{parts['pipeline']}`"),
-        ("hub id, revision", f"{model['source']}, `{model['revision']}`"),
+        ("hub id, revision", f"{model['source']}, {pinned(model)}"),
         ("blocks", ", ".join(hookpoints(model, text))),
         ("size, dtype", f"{model['height']} x {model['width']} px, {model['dtype']}"),
         ("steps", f"{model['steps']}, {scheduler(model)} scheduler"),
