@@ -43,7 +43,7 @@ PUBLISHED = {
     "sana": (20, 32, 1024, 1_604),
     "sana_sprint": (20, 32, 1024, 1_610),
     "hunyuan_dit": (40, 4, 1024, 1_500),
-    "aura_flow": (36, 4, 1024, 6_800),
+    "aura_flow": (36, 4, 1024, 6_859),  # published as 6.8 billion
 }
 # {video: (blocks, latent channels, (frames, h, w, d_in), millions of parameters)}
 VIDEOS = {"wan21": (30, 16, (21, 30, 52, 1536), 1_419), "ltx": (28, 128, (21, 16, 22, 2048), 1_923)}
