@@ -36,8 +36,9 @@ cite them; a model's section says where from.
 """
 GUIDANCE = {
     "one_batch": "one batch",
+    "cond_first": "one batch, `cond` first",
     "two_passes": "two passes",
-    "guided_passes": "two passes",
+    "guided_passes": "two passes, by the guidance scale",
     "none": "none",
 }
 

@@ -55,6 +55,14 @@ class Adapter:
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
     ends with "blocks", with the picture's tokens alone or last."""
+    reads_text: ClassVar[bool] = True
+    """Whether blocks attend to the text by keys of its own, so that this attention can be recorded;
+    not where picture and text are one sequence with the same weights."""
+    sign: ClassVar[int] = 1
+    """-1 where the pipeline negates what the denoiser predicts, before the scheduler gets it."""
+    rows_first: ClassVar[bool] = True
+    """Whether whatever differs between the rows of a denoiser call is a tensor with the rows along
+    its first side. Defences by a third pass and exchanged captions need it."""
     pads: ClassVar[bool] = False
     """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
     tokens of a CLIP encoder first."""
@@ -114,7 +122,7 @@ class Adapter:
             for name, block in cls.blocks.items()
             for place in range(counts[name])
         }
-        return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
+        return Outline(infos, patch, cls.layout, bool(infos) and cls.reads_text, cls.pads)
 
     # What the denoiser says
 
@@ -217,7 +225,8 @@ class Adapter:
         time = given[self.varying[1]] if own is None else own
         offset, scale = self.time if own is None else (0.0, 1.0)
         value = _scalar(time)
-        return (value - offset) / scale, _rounding(time) * abs(value) / abs(scale)
+        error = _rounding(time) * (abs(value) + abs(offset))  # 1 - t rounds as 1 does
+        return (value - offset) / scale, error / abs(scale)
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
@@ -236,7 +245,27 @@ class Adapter:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
 
+    def fed(self, latents: Float[Tensor, "n channels h w"]) -> Any:
+        """Latents in the form that the denoiser takes."""
+        return self.pack(latents)
+
+    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
+        """The denoiser's output as latents, with the sign that the scheduler takes."""
+        return self.sign * self.unpack(output, height, width)
+
+    def require_rows_first(self, what: str) -> None:
+        """`UserError` for `what` where a call's rows do not lie along the first side of all."""
+        if not self.rows_first:
+            raise UserError(
+                f"{what} changes rows of the denoiser's arguments, and those of {self.family} are "
+                "lists, or have the rows along another side; leave it out for this model"
+            )
+
     # A call of the pipeline
+
+    def size_fault(self, pipe: Any, height: int, width: int) -> str | None:
+        """Why the pipeline cannot make a picture of this size in pixels; None where it can."""
+        return None
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         """The guidance arguments of a pipeline call for `count` pictures."""
@@ -276,9 +305,9 @@ class Adapter:
         """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
         latents_name, time_name = self.varying
         time = self.time_argument(timestep, len(latents)).to(latents.device)
-        given = {**conditions, latents_name: self.pack(latents), time_name: time}
+        given = {**conditions, latents_name: self.fed(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
-        return self.unpack(output, *latents.shape[-2:])
+        return self.predicted(output, *latents.shape[-2:])
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
@@ -319,13 +348,12 @@ def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     return positions * slope + (least - slope * fewest)
 
 
-def shifted(scheduler: Any, steps: int, positions: int) -> Tensor:
+def shifted(scheduler: Any, steps: int, mu: float) -> Tensor:
     """The timesteps of a flow-matching scheduler whose `steps` sigmas are evenly spaced from 1 and
-    then shifted by the number of positions (FLUX, LTX-Video). `scheduler` is not changed."""
+    then shifted by `mu` (FLUX, LTX-Video). `scheduler` is not changed."""
     import torch
 
     own = copy.deepcopy(scheduler)
-    mu = shift(own, positions, 1.15)
     if own.config.get("use_flow_sigmas"):
         own.set_timesteps(steps, mu=mu)
     else:

@@ -33,8 +33,9 @@ class Call:
     @property
     def pictures(self) -> int | None:
         """Pictures (or videos) of the call: prompts x `num_images_per_prompt`. None: no prompts."""
-        prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
-        given = embedded if prompt is None else prompt
+        names = ("prompt", "prompt_embeds", "pooled_prompt_embeds")  # HiDream has the last alone
+        known = (self.arguments.get(name) for name in names)
+        given = next((value for value in known if value is not None), None)
         if given is None:
             return None
         prompts = 1 if isinstance(given, str) else len(given)

@@ -153,6 +153,10 @@ def _latent_scale(vae: dict[str, Any], source: object) -> int:
             "spatio_temporal_scaling": [*halved],
         } if patch > 0:
             return patch * 2 ** sum(map(bool, halved))
+        case {"_class_name": "AutoencoderKLQwenImage", "temperal_downsample": [*halved]} if (
+            len(halved) < _MOST_STAGES
+        ):
+            return 2 ** len(halved)
     return 2 ** (_stages(vae, source) - 1)
 
 
@@ -211,6 +215,7 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
         encoder = _config_of(source, revision, "text_encoder")
         return {
             "pipeline": index.get("_class_name"),
+            "is_distilled": index.get("is_distilled"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
             "text_tokens": encoder.get("max_position_embeddings", 0),

@@ -63,7 +63,7 @@ def conditions(
                 width=width,
                 output_type="latent",
                 **adapter.guidance(guidance, true_guidance, len(prompts)),
-                **call_options(pipe, text_tokens=text_tokens),
+                **call_options(pipe, text_tokens=text_tokens, size=(height, width)),
             )
         except _Taken:
             pass

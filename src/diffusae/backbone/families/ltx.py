@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shifted
+from diffusae.backbone.adapters import Adapter, shift, shifted
 from diffusae.backbone.blocks import Block, Grid
 from diffusae.errors import UserError
 
@@ -45,4 +45,4 @@ class LTXAdapter(Adapter):
         return latents.transpose(1, 2).unflatten(2, (-1, height, width))
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        return shifted(scheduler, steps, positions)
+        return shifted(scheduler, steps, shift(scheduler, positions, 1.15))

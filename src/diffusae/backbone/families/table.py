@@ -9,14 +9,21 @@ from typing import Any
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.families.aura_flow import AuraFlowAdapter
+from diffusae.backbone.families.chroma import ChromaAdapter
+from diffusae.backbone.families.cogview4 import CogView4Adapter
 from diffusae.backbone.families.flux import FluxAdapter
+from diffusae.backbone.families.flux2 import Flux2Adapter
+from diffusae.backbone.families.hidream import HiDreamAdapter
 from diffusae.backbone.families.hunyuan_dit import HunyuanDiTAdapter
 from diffusae.backbone.families.ltx import LTXAdapter
+from diffusae.backbone.families.lumina2 import Lumina2Adapter
 from diffusae.backbone.families.pixart import PixArtAdapter
+from diffusae.backbone.families.qwen_image import QwenImageAdapter
 from diffusae.backbone.families.sana import SanaAdapter
 from diffusae.backbone.families.stable_diffusion import StableDiffusionAdapter
 from diffusae.backbone.families.stable_diffusion_3 import StableDiffusion3Adapter
 from diffusae.backbone.families.wan import WanAdapter
+from diffusae.backbone.families.z_image import ZImageAdapter
 from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 from diffusae.backbone.outline import Outline
 from diffusae.backbone.passes import PassesOf
@@ -28,6 +35,13 @@ FAMILIES: tuple[type[Adapter], ...] = (
     StableDiffusionAdapter,
     StableDiffusion3Adapter,
     FluxAdapter,
+    Flux2Adapter,
+    ChromaAdapter,
+    QwenImageAdapter,
+    ZImageAdapter,
+    Lumina2Adapter,
+    HiDreamAdapter,
+    CogView4Adapter,
     PixArtAdapter,
     SanaAdapter,
     HunyuanDiTAdapter,
