@@ -34,7 +34,13 @@ published sizes, built without memory and compared with the published numbers of
 The hub could not be asked. Identifiers, pinned revisions and sizes come from public places that
 cite them; a model's section says where from.
 """
-GUIDANCE = {"one_batch": "one batch", "two_passes": "two passes", "none": "none"}
+GUIDANCE = {
+    "one_batch": "one batch",
+    "cond_first": "one batch, `cond` first",
+    "two_passes": "two passes",
+    "guided_passes": "two passes, by the guidance scale",
+    "none": "none",
+}
 
 
 def models_page(conf: Path = ROOT / "conf", tested: Path = TESTED) -> str:
@@ -99,7 +105,7 @@ def families_table(known: list[dict[str, Any]]) -> str:
         (
             facts["family"],
             names(facts["denoisers"]),
-            names(facts["pipelines"]),
+            names(facts["pipelines"] or facts["videos"]),
             GUIDANCE[facts["layout"]],
         )
         for facts in known
@@ -110,7 +116,8 @@ def families_table(known: list[dict[str, Any]]) -> str:
         if facts["with_a_picture"]
     ]
     return (
-        "The stages run these pipelines. Any other class is refused by name.\n\n"
+        "The stages run these pipelines, except Wan's and LTX-Video's: videos are captured and "
+        "steered from Python. Any other class is refused by name.\n\n"
         + table(("family", "denoiser", "pipelines", "guidance"), rows)
         + "\nPipelines that need more than a prompt are for `capture_updates` and `steer` in "
         + f"Python:\n\n{''.join(more)}"
@@ -166,6 +173,10 @@ def guidance(model: Mapping[str, Any]) -> str:
     layout, scale = model.get("guidance_layout"), model["guidance"]
     if layout == "one_batch":
         return f"one batch, scale {scale:g}" if scale > 1 else "none"
+    if layout == "cond_first":
+        return f"one batch, `cond` first, scale {scale:g}" if scale > 0 else "none"
+    if layout == "guided_passes":
+        return f"two passes, scale {scale:g}" if scale > 1 else "none"
     if layout == "two_passes":
         second = model.get("true_guidance")
         passes = f"two passes, scale {second:g}" if second else "two passes if asked"
@@ -175,6 +186,11 @@ def guidance(model: Mapping[str, Any]) -> str:
 
 def scheduler(model: Mapping[str, Any]) -> str:
     return {"ddim": "DDIM", "keep": "its own"}[model["scheduler"]]
+
+
+def pinned(model: Mapping[str, Any]) -> str:
+    revision = model.get("revision")
+    return f"`{revision}`" if revision else "none is pinned"
 
 
 def section(model: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
@@ -189,7 +205,7 @@ def section(model: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
     family = next(facts["family"] for facts in known if denoiser in facts["denoisers"])
     rows = [
         ("family, pipeline", f"{family}, `{parts['pipeline']}`"),
-        ("hub id, revision", f"{model['source']}, `{model['revision']}`"),
+        ("hub id, revision", f"{model['source']}, {pinned(model)}"),
         ("blocks", ", ".join(hookpoints(model, text))),
         ("size, dtype", f"{model['height']} x {model['width']} px, {model['dtype']}"),
         ("steps", f"{model['steps']}, {scheduler(model)} scheduler"),

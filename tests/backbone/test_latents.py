@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.latents import decode_latents, encode_pictures
 from tiny_families import PIXELS, USUAL, tiny_family
 
 PICTURES = torch.randint(
@@ -33,3 +33,21 @@ def test_an_autoencoder_that_overflows_in_half_encodes_in_float32_and_is_itself_
         assert {parameter.dtype for parameter in one.vae.parameters()} == {torch.float16}
     assert seen[0] == torch.float32
     assert not kept.vae.config.force_upcast or seen[1] == torch.float32
+
+
+def test_an_autoencoder_of_videos_has_a_picture_as_its_one_frame_and_its_own_scale() -> None:
+    """Decoding is what Qwen-Image's pipeline itself does with its latents."""
+    pipe = tiny_family("qwen_image")
+    latents = encode_pictures(pipe, PICTURES[:2], batch_size=1)
+    assert latents.shape == (2, 4, 8, 8)
+    packed = pipe._pack_latents(latents, *latents.shape)
+    call = {"num_inference_steps": 1, "height": PIXELS, "width": PIXELS, "output_type": "pt"}
+    pipe.scheduler.step = lambda _output, _t, sample, **_: (sample,)
+    own = pipe(["a", "b"], latents=packed, true_cfg_scale=1.0, **call).images
+    decoded = (decode_latents(pipe.vae, latents) / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(decoded, own, rtol=1e-4, atol=1e-5)
+    raw = decode_latents(pipe.vae, torch.zeros(1, 4, 8, 8))
+    means = torch.tensor(pipe.vae.config.latents_mean)[None, :, None, None, None]
+    with torch.no_grad():
+        expected = pipe.vae.decode(means.expand(1, 4, 1, 8, 8)).sample[:, :, 0]
+    torch.testing.assert_close(raw, expected)

@@ -26,7 +26,7 @@ def test_every_model_is_on_the_page_with_its_revision_and_blocks() -> None:
     for model in published:
         (_, after) = PAGE.split(f"### `{model['name']}` {{ #{model['name']} }}\n")
         own = after.partition("\n### ")[0]
-        assert model["source"] in own and model["revision"] in own
+        assert model["source"] in own and (model["revision"] or "none is pinned") in own
         for block, path in model["hookpoints"].items():
             assert f"{block} `{path}` (" in own
         assert f"{model['height']} x {model['width']} px, {model['dtype']}" in own
@@ -53,6 +53,9 @@ def test_guidance_is_told_with_the_scale_of_the_file() -> None:
     settings = {"guidance_layout": "one_batch", "guidance": 4.5}
     assert guidance(settings) == "one batch, scale 4.5"
     assert guidance(settings | {"guidance": 0.0}) == "none"
+    first = {"guidance_layout": "cond_first", "guidance": 0.5}
+    assert guidance(first) == "one batch, `cond` first, scale 0.5"
+    assert guidance(first | {"guidance": 0.0}) == "none"
     flux = {"guidance_layout": "two_passes", "guidance": 3.5}
     assert guidance(flux) == "two passes if asked; 3.5 as an input"
     assert guidance(flux | {"true_guidance": 2.0}) == "two passes, scale 2; 3.5 as an input"

@@ -83,7 +83,7 @@ class Case:
         generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
         latents = self.family.pack(self.pipe, self.latents())
         given |= {"num_inference_steps": STEPS, "generator": generators, "latents": latents}
-        return self.pipe(list(PROMPTS), **given | options)
+        return self.pipe(prompt=list(PROMPTS), **given | options)
 
     def rows(self, number: int) -> tuple[int, dict[str, slice]]:
         """(the step, {branch: its rows}) of the denoiser's call of this number."""

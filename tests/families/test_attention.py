@@ -51,10 +51,14 @@ def to_text(case: Case, seen: list[Tensor], places: int, tokens: int) -> Tensor:
     if case.family.attention == "cross":
         found = [share for share in seen if share.shape[-2:] == (places, tokens)]
     else:
-        joint = [share for share in seen if share.shape[-2:] == (places + tokens,) * 2]
-        first = case.family.attention == "text_first"
+        # The picture's tokens may be followed by padding (HiDream)
+        before = case.family.registers
+        joint = [share for share in seen if share.shape[-1] >= before + tokens + places]
+        first, begin = case.family.attention == "text_first", before + tokens
         found = [
-            share[:, :, tokens:, :tokens] if first else share[:, :, :places, places:]
+            share[:, :, begin : begin + places, before:begin]
+            if first
+            else share[:, :, :places, -tokens:]
             for share in joint
         ]
     assert found
@@ -97,6 +101,7 @@ def test_a_word_is_found_among_the_tokens_that_the_blocks_read(case: Case) -> No
     tokenizer, tokens = case.adapter.words(case.pipe, case.family.asked.get("text_tokens"))
     with capture_cross_attention(case.pipe, case.timesteps()) as captured:
         case.make()
-    assert all(maps.shape[-1] >= tokens for maps in captured.maps.values())
-    assert word_tokens(tokenizer, PROMPTS[0], "cat", limit=tokens)
+    found = word_tokens(tokenizer, PROMPTS[0], "cat", limit=tokens)
+    # Some pipelines pad prompts to the longest of a call alone (Qwen-Image)
+    assert found and all(max(found) < maps.shape[-1] for maps in captured.maps.values())
     assert word_tokens(tokenizer, PROMPTS[0], "cat", limit=2) == []

@@ -28,7 +28,8 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("paper_*.y
 MODELS = sorted(
     path.stem
     for path in (CONF / "model").glob("*.yaml")
-    if path.stem not in ("_common", "custom") and not path.stem.startswith("miniature")
+    if path.stem not in ("_common", "custom", "wan21", "ltx")  # videos, which no stage makes
+    and not path.stem.startswith("miniature")
 )
 
 

@@ -103,3 +103,23 @@ def test_a_size_that_does_not_divide_into_positions_is_refused(offline, tmp_path
         UserError, match=r"model.height=1000 is not a multiple of 16; give one, such as 992"
     ):
         plan(cfg)
+
+
+def test_blocks_of_a_video_model_are_listed_with_frames_and_no_stage_makes_videos(offline, capsys):
+    hookpoints(composed("model=wan21"))
+    out = capsys.readouterr().out
+    assert ["14", "blocks.14", "WanTransformerBlock", "1536", "21x30x52", "mid"] in rows(out)
+    assert len(rows(out)) == 30
+    assert "guidance: guided_passes, branches at these settings: cond, uncond" in out
+    with pytest.raises(UserError, match="WanPipeline makes videos, and this needs pictures"):
+        plan(composed("model=wan21", "plan.probe=false", stage="plan"))
+
+
+def test_a_model_whose_text_encoder_is_no_clip_or_t5_is_listed_without_its_layers(offline, capsys):
+    hookpoints(composed("model=sana"))
+    out = capsys.readouterr().out
+    assert ["4", "transformer_blocks.4", "SanaTransformerBlock", "2240", "32x32", "down"] in rows(
+        out
+    )
+    assert "text_0" not in out
+    assert "300 text tokens" in out

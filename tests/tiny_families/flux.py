@@ -4,6 +4,7 @@ from typing import Any
 
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
@@ -40,6 +41,13 @@ def flux() -> Any:
     )
 
 
+def kontext() -> Any:
+    """Without a picture it is FLUX.1 dev, but for the size: it keeps to an area."""
+    names = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    parts = flux().components
+    return FluxKontextPipeline(**{name: parts[name] for name in (*names, "scheduler")})
+
+
 def packed(pipe: Any, latents: Tensor) -> Tensor:
     return pipe._pack_latents(latents, *latents.shape)
 
@@ -49,16 +57,21 @@ def unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
 
 
 _BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
-FAMILIES = {
-    "flux": Family(
-        flux,
+_CALL = {"true_cfg_scale": 5.0, "negative_prompt": ["", ""], "max_sequence_length": T5_TOKENS}
+
+
+def _family(make: Any, **call: Any) -> Family:
+    return Family(
+        make,
         _BLOCKS,
         {"guidance": 3.5, "true_guidance": 5.0, "text_tokens": T5_TOKENS},
         passes=(("cond",), ("uncond",)),
         unguided={"true_guidance": None},
-        call={"true_cfg_scale": 5.0, "negative_prompt": ["", ""], "max_sequence_length": T5_TOKENS},
+        call=_CALL | call,
         pack=packed,
         unpack=unpacked,
         attention="text_first",
     )
-}
+
+
+FAMILIES = {"flux": _family(flux), "flux_kontext": _family(kontext, max_area=32 * 96)}

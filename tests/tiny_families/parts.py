@@ -70,6 +70,8 @@ class Family:
     attention: Literal["cross", "text_first", "picture_first"] | None = "cross"
     """How blocks attend to the text: in a layer of their own, or together with the picture, as one
     sequence with the text first or last. None: not in a layer that can be recorded."""
+    registers: int = 0
+    """Learned tokens before those of the text, where text and picture are one sequence."""
     strong: str = ""
     """Names of further parameters of the denoiser that read the text, as a regular expression: they
     are made strong, so that prompts and branches differ by more than rounding."""

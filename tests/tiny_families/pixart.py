@@ -1,15 +1,16 @@
-"""PixArt alpha."""
+"""PixArt alpha and Sigma."""
 
 from typing import Any
 
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
 
 from tiny_families.parts import GUIDED, T5_TOKENS, Family, family_vae, places, t5, t5_tokenizer
 from tiny_pipeline import ddim
 
 
-def pixart() -> Any:
+def pixart(kind: Any = PixArtAlphaPipeline, **options: Any) -> Any:
     transformer = PixArtTransformer2DModel(
         num_attention_heads=3,
         attention_head_dim=16,
@@ -22,8 +23,9 @@ def pixart() -> Any:
         patch_size=2,
         caption_channels=32,
         interpolation_scale=1,
+        **options,
     )
-    return PixArtAlphaPipeline(
+    return kind(
         transformer=transformer,
         vae=family_vae(),
         text_encoder=t5(32),
@@ -32,6 +34,15 @@ def pixart() -> Any:
     )
 
 
+def pixart_sigma() -> Any:
+    """Without the picture's size as an input."""
+    return pixart(PixArtSigmaPipeline, use_additional_conditions=False)
+
+
 _BLOCKS = places(*(f"transformer_blocks.{place}" for place in range(3)), d_in=48)
 _CALL = {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": T5_TOKENS}
-FAMILIES = {"pixart": Family(pixart, _BLOCKS, GUIDED | {"text_tokens": T5_TOKENS}, call=_CALL)}
+_ASKED = GUIDED | {"text_tokens": T5_TOKENS}
+FAMILIES = {
+    "pixart": Family(pixart, _BLOCKS, _ASKED, call=_CALL),
+    "pixart_sigma": Family(pixart_sigma, _BLOCKS, _ASKED, call=_CALL),
+}

@@ -44,11 +44,25 @@ class Adapter:
     """Classes of pipelines that need a prompt alone. The stages can run them."""
     with_a_picture: ClassVar[tuple[str, ...]] = ()
     """Classes of pipelines that need more than a prompt. A user's own program can run them."""
-    layout: ClassVar[Layout] = "one_batch"
+    videos: ClassVar[tuple[str, ...]] = ()
+    """Classes of pipelines that make videos. They are listed, and a user's own program can run
+    them; the stages make pictures."""
+    frames: ClassVar[int] = 0
+    """Positions in time of a video of the pipeline's default length; 0: the family makes pictures.
+    """
+    layout: Layout = "one_batch"
     """How guidance runs."""
     blocks: ClassVar[Mapping[str, Block]] = {}
     """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
     ends with "blocks", with the picture's tokens alone or last."""
+    reads_text: ClassVar[bool] = True
+    """Whether blocks attend to the text by keys of its own, so that this attention can be recorded;
+    not where picture and text are one sequence with the same weights."""
+    sign: ClassVar[int] = 1
+    """-1 where the pipeline negates what the denoiser predicts, before the scheduler gets it."""
+    rows_first: ClassVar[bool] = True
+    """Whether whatever differs between the rows of a denoiser call is a tensor with the rows along
+    its first side. Defences by a third pass and exchanged captions need it."""
     pads: ClassVar[bool] = False
     """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
     tokens of a CLIP encoder first."""
@@ -63,6 +77,11 @@ class Adapter:
         self._parameters = parameters[1:]  # without self
 
     # What a configuration alone says
+
+    @classmethod
+    def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
+        """How a pipeline of this class and configuration (`model_index.json`) runs guidance."""
+        return cls.layout
 
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
@@ -86,7 +105,7 @@ class Adapter:
         try:
             width, patch = cls.width(config), cls.patch_of(config)
             counts = {name: config[block.count] for name, block in cls.blocks.items()}
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, IndexError):
             return None
         if not counts or any(type(n) is not int or n < 0 for n in (width, patch, *counts.values())):
             return None
@@ -103,7 +122,7 @@ class Adapter:
             for name, block in cls.blocks.items()
             for place in range(counts[name])
         }
-        return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
+        return Outline(infos, patch, cls.layout, bool(infos) and cls.reads_text, cls.pads)
 
     # What the denoiser says
 
@@ -159,6 +178,14 @@ class Adapter:
             )
         return self._parameters[0], time
 
+    @property
+    def registers(self) -> int:
+        """Learned tokens at the beginning of the text's stream, before those of the prompt."""
+        return 0
+
+    def check(self, pipe: Any) -> None:
+        """`UserError` for a pipeline of the family that hooks cannot follow."""
+
     # A running call of the denoiser
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +206,10 @@ class Adapter:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
 
+    def taken(self, given: Mapping[str, Any], rows: slice, batch: int) -> dict[str, Any]:
+        """The arguments of a denoiser call of `batch` rows for some of its rows."""
+        return rows_along(dict(given), rows, batch)
+
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
     ) -> tuple[float, float]:
@@ -194,7 +225,8 @@ class Adapter:
         time = given[self.varying[1]] if own is None else own
         offset, scale = self.time if own is None else (0.0, 1.0)
         value = _scalar(time)
-        return (value - offset) / scale, _rounding(time) * abs(value) / abs(scale)
+        error = _rounding(time) * (abs(value) + abs(offset))  # 1 - t rounds as 1 does
+        return (value - offset) / scale, error / abs(scale)
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
@@ -213,7 +245,27 @@ class Adapter:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
 
+    def fed(self, latents: Float[Tensor, "n channels h w"]) -> Any:
+        """Latents in the form that the denoiser takes."""
+        return self.pack(latents)
+
+    def predicted(self, output: Any, height: int, width: int) -> Float[Tensor, "n channels h w"]:
+        """The denoiser's output as latents, with the sign that the scheduler takes."""
+        return self.sign * self.unpack(output, height, width)
+
+    def require_rows_first(self, what: str) -> None:
+        """`UserError` for `what` where a call's rows do not lie along the first side of all."""
+        if not self.rows_first:
+            raise UserError(
+                f"{what} changes rows of the denoiser's arguments, and those of {self.family} are "
+                "lists, or have the rows along another side; leave it out for this model"
+            )
+
     # A call of the pipeline
+
+    def size_fault(self, pipe: Any, height: int, width: int) -> str | None:
+        """Why the pipeline cannot make a picture of this size in pixels; None where it can."""
+        return None
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         """The guidance arguments of a pipeline call for `count` pictures."""
@@ -229,6 +281,21 @@ class Adapter:
         own.set_timesteps(steps, **{"mu": shift(own, positions, 1.16)} if shifts else {})
         return own.timesteps
 
+    def sigma(self, scheduler: Any, timestep: float, positions: int) -> float | None:
+        """The share of noise that flow matching has at the scheduler's timestep, in [0, 1], with
+        `positions` on the finest grid. None: the timestep's share of all training timesteps."""
+        return None
+
+    def stepping(self, steps: int) -> dict[str, Any]:
+        """Further arguments of a pipeline call of so many steps."""
+        return {}
+
+    def finished(
+        self, pipe: Any, latents: Tensor, height: int, width: int
+    ) -> Float[Tensor, "n channels h w"]:
+        """The latents that a pipeline's call keeps, clean, in the denoiser's scale."""
+        return self.unpack(latents, height, width)
+
     def predict(
         self,
         conditions: Mapping[str, Any],
@@ -238,9 +305,9 @@ class Adapter:
         """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
         latents_name, time_name = self.varying
         time = self.time_argument(timestep, len(latents)).to(latents.device)
-        given = {**conditions, latents_name: self.pack(latents), time_name: time}
+        given = {**conditions, latents_name: self.fed(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
-        return self.unpack(output, *latents.shape[-2:])
+        return self.predicted(output, *latents.shape[-2:])
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
@@ -255,6 +322,19 @@ class Adapter:
         return text_tokens or parameters[_TEXT_LIMIT].default
 
 
+def rows_along(value: Any, rows: slice, batch: int) -> Any:
+    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == batch else value
+    if isinstance(value, dict):
+        return {name: rows_along(item, rows, batch) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(rows_along(item, rows, batch) for item in value)
+    return value
+
+
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     """The shift mu of a flow-matching schedule, linear in the number of positions (as in FLUX and
     SD 3).
@@ -266,6 +346,20 @@ def shift(scheduler: Any, positions: int, max_shift: float) -> float:
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)
     slope = (greatest - least) / (most - fewest)
     return positions * slope + (least - slope * fewest)
+
+
+def shifted(scheduler: Any, steps: int, mu: float) -> Tensor:
+    """The timesteps of a flow-matching scheduler whose `steps` sigmas are evenly spaced from 1 and
+    then shifted by `mu` (FLUX, LTX-Video). `scheduler` is not changed."""
+    import torch
+
+    own = copy.deepcopy(scheduler)
+    if own.config.get("use_flow_sigmas"):
+        own.set_timesteps(steps, mu=mu)
+    else:
+        sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
+        own.set_timesteps(sigmas=sigmas, mu=mu)
+    return own.timesteps
 
 
 def _scalar(timestep: Tensor | float) -> float:

@@ -32,13 +32,15 @@ class Call:
 
     @property
     def pictures(self) -> int | None:
-        """Pictures of the call: prompts x `num_images_per_prompt`. None without prompts."""
-        prompt, embedded = self.arguments.get("prompt"), self.arguments.get("prompt_embeds")
-        given = embedded if prompt is None else prompt
+        """Pictures (or videos) of the call: prompts x `num_images_per_prompt`. None: no prompts."""
+        names = ("prompt", "prompt_embeds", "pooled_prompt_embeds")  # HiDream has the last alone
+        known = (self.arguments.get(name) for name in names)
+        given = next((value for value in known if value is not None), None)
         if given is None:
             return None
         prompts = 1 if isinstance(given, str) else len(given)
-        return prompts * (self.arguments.get("num_images_per_prompt") or 1)
+        each = (self.arguments.get(f"num_{what}_per_prompt") for what in ("images", "videos"))
+        return prompts * next(filter(None, each), 1)
 
     def within(self, other: Call) -> bool:
         """Whether it is `other` or was made inside of it."""

@@ -16,12 +16,13 @@ log = logging.getLogger(__name__)
 
 def compiled_layers() -> tuple[type[nn.Module], ...]:
     """The layers that take most of a denoiser's time."""
-    from diffusers.models.attention import FeedForward
+    from diffusers.models.attention import AttentionModuleMixin, FeedForward
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
-    from diffusers.models.transformers.transformer_flux import FluxAttention
+    from diffusers.models.transformers.transformer_flux2 import Flux2FeedForward
 
-    return (Attention, FluxAttention, FeedForward, ResnetBlock2D)
+    newer: Any = AttentionModuleMixin  # of FLUX and later families; always a module too
+    return (Attention, newer, FeedForward, Flux2FeedForward, ResnetBlock2D)
 
 
 _VARIANTS = 256

@@ -33,17 +33,20 @@ def component_config(folder: Path, name: str) -> dict[str, Any]:
 
 def check_sizes(config: Mapping[str, Any], named_by: object) -> None:
     """`UserError` with all numbers that no model has. They would cost endless memory or time."""
+    kind = config.get("_class_name")
     together(
         f"{named_by}: {key}={shown(number)} must not be above {most}, nor below {-most}; {REMEDY}"
         for key, value in config.items()
-        for number, most in _numbers(value, _most(key))
+        for number, most in _numbers(value, _most(key, kind))
         if not -most <= number <= most
     )
 
 
-def _most(key: str) -> int:
+def _most(key: str, kind: object) -> int:
     if any(key.endswith(name) or f"{name}_per" in key for name in _LAYERS):
         return MOST_LAYERS
+    if (kind, key) == ("AuraFlowTransformer2DModel", "pos_embed_max_size"):
+        return MOST_PLACES**2  # the positions of the grid, not its side; their table is learned
     return MOST_PLACES if key in _PLACES else MOST_CHANNELS
 
 

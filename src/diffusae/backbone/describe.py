@@ -18,6 +18,8 @@ from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
 from diffusae.backbone.families.table import (
     adapter_for,
+    frames_of,
+    layout_of,
     outline_of,
     padded_tokens,
     require_adapter,
@@ -48,6 +50,7 @@ class Description:
         tokens: tokens of a padded prompt that the denoiser attends to first.
         layout: how guidance runs.
         reads_text: whether its attention to the text can be recorded.
+        frames: positions in time of a video of the pipeline's default length; 0: pictures.
         text_layers: {name: layer of a text encoder}, if requested.
     """
 
@@ -58,6 +61,7 @@ class Description:
     tokens: int
     layout: Layout
     reads_text: bool
+    frames: int = 0
     text_layers: dict[str, TextLayer] = field(default_factory=dict)
 
 
@@ -95,7 +99,7 @@ def describe(
     known = outline_of(parts["denoiser"]) or _built(parts["denoiser"], source)
     own_tokens = of_type(parts["text_tokens"], int, "max_position_embeddings")
     padded = (text_tokens or padded_tokens(name)) if known.pads else None
-    latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
+    latent_scale = _latent_scale(parts["vae"], source)
     layers: dict[str, TextLayer] = {}
     if text_layers:
         encoders = parts["text_encoders"] if shipped else _text_encoders(source, revision)
@@ -106,8 +110,9 @@ def describe(
         scale=latent_scale * known.patch,
         latent_scale=latent_scale,
         tokens=padded or own_tokens,
-        layout=known.layout,
+        layout=layout_of(name, parts),
         reads_text=known.reads_text,
+        frames=frames_of(name),
         text_layers=layers,
     )
 
@@ -135,9 +140,30 @@ def build_denoiser(
     return on_meta(config, named_by)
 
 
+def _latent_scale(vae: dict[str, Any], source: object) -> int:
+    """Pixels of a latent entry along a side."""
+    match vae:
+        case {"_class_name": "AutoencoderKLWan", "scale_factor_spatial": int(scale)} if scale > 0:
+            return scale
+        case {"_class_name": "AutoencoderKLWan"}:
+            return 8
+        case {
+            "_class_name": "AutoencoderKLLTXVideo",
+            "patch_size": int(patch),
+            "spatio_temporal_scaling": [*halved],
+        } if patch > 0:
+            return patch * 2 ** sum(map(bool, halved))
+        case {"_class_name": "AutoencoderKLQwenImage", "temperal_downsample": [*halved]} if (
+            len(halved) < _MOST_STAGES
+        ):
+            return 2 ** len(halved)
+    return 2 ** (_stages(vae, source) - 1)
+
+
 def _stages(vae: dict[str, Any], source: object) -> int:
     """The number of sizes of a VAE. Every further size halves the picture."""
-    channels = vae.get("block_out_channels")
+    deep = vae.get("_class_name") == "AutoencoderDC"
+    channels = vae.get("encoder_block_out_channels" if deep else "block_out_channels")
     if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_STAGES:
         raise UserError(
             f"the VAE of {str(source)!r} ({shown(vae.get('_class_name'))}) must have "
@@ -183,10 +209,13 @@ def _published(source: str | Path, revision: str | None) -> dict[str, Any]:
                 "hook"
             )
         require_adapter(index)
-        require_text_to_image(of_type(index.get("_class_name"), str, "_class_name of the pipeline"))
+        name = of_type(index.get("_class_name"), str, "_class_name of the pipeline")
+        if not frames_of(name):
+            require_text_to_image(name)
         encoder = _config_of(source, revision, "text_encoder")
         return {
             "pipeline": index.get("_class_name"),
+            "is_distilled": index.get("is_distilled"),
             "denoiser": _config_of(source, revision, component),
             "vae": _config_of(source, revision, "vae"),
             "text_tokens": encoder.get("max_position_embeddings", 0),

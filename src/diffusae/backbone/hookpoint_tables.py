@@ -25,10 +25,13 @@ def hookpoint_table(model: ModelSettings, description: Description) -> Table:
         if wanted is not None:
             names[find(known, wanted).path].append(str(block))
     title = f"{model.name} at {model.height} x {model.width} px"
+    if description.frames:
+        title += ", a video of the pipeline's own length (frames x rows x columns)"
     table = _table("place", "path", "class", "d_in", "grid", "block", title=title)
     finest = (model.height // description.scale, model.width // description.scale)
+    frames = (description.frames,) if description.frames else ()
     for place, (path, info) in enumerate(known.items()):
-        grid = "x".join(map(str, info.grid(*finest)))
+        grid = "x".join(map(str, (*frames, *info.grid(*finest))))
         table.add_row(str(place), path, info.kind, str(info.d_in), grid, ", ".join(names[path]))
     return table
 

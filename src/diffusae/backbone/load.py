@@ -18,7 +18,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
-from diffusae.backbone.families.table import require_adapter
+from diffusae.backbone.families.table import refuse_videos, require_adapter
+from diffusae.backbone.noising import is_flow_matching
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
@@ -59,7 +60,8 @@ def load_pipeline(
 
     Raises:
         UserError: the hub does not serve the model (the message names a folder that would), or the
-            folder is no pipeline, has only pickled weights, or asks to run its own code.
+            folder is no pipeline of pictures, has only pickled weights, or asks to run its own
+            code.
     """
     if scheduler not in get_args(SchedulerChoice):
         raise unknown("scheduler", scheduler, get_args(SchedulerChoice))
@@ -69,6 +71,7 @@ def load_pipeline(
         components = _read_index(folder)
         require_trusted(folder, components)
         require_adapter(components)
+        refuse_videos(components)
         needed = components.keys() - unused.keys()
         for name in sorted(needed):
             refuse_pickles(folder / name)
@@ -160,7 +163,7 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
     Raises:
         UserError: a flow-matching scheduler, which has no such noise schedule.
     """
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if is_flow_matching(scheduler):
         raise UserError(
             f"{type(scheduler).__name__} has no noise schedule for DDIM (flow matching); set "
             "model.scheduler=keep"

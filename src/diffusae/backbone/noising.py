@@ -14,22 +14,36 @@ def noised(
     latents: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "n c h w"],
     timestep: float,
+    *,
+    sigma: float | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """`latents` with noise, in the form that the denoiser was trained on at this timestep.
 
     Flow matching: x_t = (1 - sigma) x_0 + sigma noise (arXiv 2403.03206, eq. 13). Others, as DDIM:
     x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise.
+
+    Args:
+        sigma: the share of noise in flow matching (`Adapter.sigma`). None: the timestep's share of
+            all training timesteps.
     """
     if is_flow_matching(scheduler):
-        sigma = timestep / scheduler.config.num_train_timesteps
+        if sigma is None:
+            sigma = timestep / scheduler.config.num_train_timesteps
         return (1 - sigma) * latents + sigma * noise
     times = torch.full((len(latents),), int(timestep), device=latents.device)
     return as_ddim(scheduler).add_noise(latents, noise, times)
 
 
 def is_flow_matching(scheduler: Any) -> bool:
-    """Whether a scheduler mixes picture and noise linearly (flow matching)."""
-    return not hasattr(scheduler, "alphas_cumprod")
+    """Whether a scheduler mixes picture and noise linearly (flow matching). Some have both kinds of
+    noise, and a setting chooses (Sana's DPM-Solver++, UniPC of Wan and HiDream)."""
+    return scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod")
+
+
+def is_trigonometric(scheduler: Any) -> bool:
+    """Whether a scheduler's times are angles (TrigFlow, arXiv 2410.11081)."""
+    config = getattr(scheduler, "config", None) or {}
+    return config.get("prediction_type") == "trigflow"
 
 
 def as_ddim(scheduler: Any) -> Any:

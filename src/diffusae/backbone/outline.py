@@ -35,10 +35,17 @@ class Outline:
     pads: bool
 
 
+LANGUAGE_MODELS: Mapping[str, str] = {
+    "Qwen3ForCausalLM": "model.layers",
+    "Mistral3ForConditionalGeneration": "model.language_model.layers",
+}
+"""Where language models that serve as text encoders have their layers."""
+
+
 @dataclass(frozen=True)
 class TextOutline:
     """What is known of a text encoder: the path of its list of layers, their number, the width of a
-    token's vector, and the tokens that it has positions for (None: any number, T5).
+    token's vector, and the tokens that it has positions for (None: more than prompts have).
     """
 
     path: str
@@ -52,8 +59,13 @@ def text_outline(config: Mapping[str, Any]) -> TextOutline | None:
     a known kind.
     """
     kind = config.get("_class_name")
-    match config:
-        case {"num_layers": int(n), "d_model": int(width)} if kind == "T5EncoderModel":
+    match config.get("text_config", config):
+        case {"num_hidden_layers": int(n), "hidden_size": int(width)} if kind in LANGUAGE_MODELS:
+            known = TextOutline(LANGUAGE_MODELS[str(kind)], n, width, None)
+        case {"num_layers": int(n), "d_model": int(width)} if kind in (
+            "T5EncoderModel",
+            "UMT5EncoderModel",
+        ):
             known = TextOutline("encoder.block", n, width, None)
         case {
             "num_hidden_layers": int(n),

@@ -24,6 +24,7 @@ PassesOf = Callable[[Any, Mapping[str, Any]], Passes]
 
 CONDITIONINGS = ("cond", "uncond")
 GUIDED: Branches = ("uncond", "cond")
+COND_FIRST: Branches = ("cond", "uncond")
 UNGUIDED: Branches = ("cond",)
 
 PERTURBED = "perturbed"
@@ -41,11 +42,13 @@ def configured_branches(
     """The branches that a call with these scales runs at each step, whatever the denoiser; None:
     taken as one batch.
 
-    Guidance works above 1 only. With `two_passes` the second pass is asked for by `true_guidance`:
-    `guidance` is an input of such models.
+    Guidance works above 1 only, or above 0 with `cond_first`. With `two_passes` the second pass is
+    asked for by `true_guidance`: `guidance` is an input of such models.
     """
     if layout == "none":
         return UNGUIDED
+    if layout == "cond_first":
+        return COND_FIRST if guidance > 0.0 else UNGUIDED
     scale = (true_guidance or 1.0) if layout == "two_passes" else guidance
     return GUIDED if scale > 1.0 else UNGUIDED
 
@@ -58,6 +61,11 @@ def _guided(pipe: Any, given: Mapping[str, Any]) -> bool:
 def one_batch(pipe: Any, given: Mapping[str, Any]) -> Passes:
     """[uncond, cond] under guidance (`guidance_scale` above 1), [cond] without."""
     return (GUIDED if _guided(pipe, given) else UNGUIDED,)
+
+
+def cond_first(pipe: Any, given: Mapping[str, Any]) -> Passes:
+    """[cond, uncond] under guidance (`guidance_scale` above 0), [cond] without."""
+    return (COND_FIRST if _guided(pipe, given) else UNGUIDED,)
 
 
 def perturbed(pipe: Any, given: Mapping[str, Any]) -> Passes:
@@ -85,8 +93,14 @@ def unguided(_pipe: Any, _given: Mapping[str, Any]) -> Passes:
     return (UNGUIDED,)
 
 
+def begun_steps(scheduler: Any) -> int:
+    """The index of the step that a pipeline's loop runs now: it asks the denoiser first."""
+    return scheduler.step_index or scheduler.begin_index or 0
+
+
 BY_LAYOUT: Mapping[Layout, PassesOf] = {
     "one_batch": one_batch,
+    "cond_first": cond_first,
     "two_passes": two_passes,
     "guided_passes": guided_passes,
     "none": unguided,

@@ -53,22 +53,38 @@ def moved_steps(scheduler: Any, log_snr_shift: float) -> Any:
     if ruled or scheduler.config.get("time_shift_type", "exponential") != "exponential":
         rule = ruled[0] if ruled else "time_shift_type"
         raise UserError(f"{name} with {rule}: its {_CANNOT}")
-    return _moved_flow(scheduler, log_snr_shift)
+    return MovedFlow.of(scheduler, log_snr_shift)
 
 
 _CANNOT = "steps cannot be moved; set model.log_snr_shift=0"
 
 
-def _moved_flow(scheduler: Any, log_snr_shift: float) -> Any:
+class MovedFlow(FlowMatchEulerDiscreteScheduler):
     """Flow matching has log-SNR = 2 log((1 - sigma) / sigma), and a shift of s takes sigma to
-    s sigma / (1 + (s - 1) sigma), which lowers it by 2 log s. A shift by the picture's size is
-    e^mu, with mu between `base_shift` and `max_shift`.
+    s sigma / (1 + (s - 1) sigma), which lowers it by 2 log s. A pipeline that shifts by the
+    picture's size gives mu = log s.
     """
-    moved, by = copy.deepcopy(scheduler), -log_snr_shift / 2
-    moved.set_shift(moved.shift * math.exp(by))
-    ends = {name: moved.config[name] + by for name in ("base_shift", "max_shift")}
-    moved.register_to_config(**ends)
-    return moved
+
+    _by: float
+
+    @classmethod
+    def of(cls, scheduler: Any, log_snr_shift: float) -> MovedFlow:
+        by = -log_snr_shift / 2
+        made: Any = cls.from_config(scheduler.config)
+        made.set_shift(scheduler.shift * math.exp(by))
+        made._by = by
+        return made
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: list[float] | None = None,
+        mu: float | None = None,
+        timesteps: list[float] | None = None,
+    ) -> None:
+        moved = None if mu is None else mu + self._by
+        super().set_timesteps(num_inference_steps, device, sigmas, moved, timesteps)
 
 
 class MovedDDIM(DPMSolverMultistepScheduler):

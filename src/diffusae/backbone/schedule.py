@@ -138,10 +138,15 @@ class RunningSchedule:
     def _read(self) -> dict[float, float]:
         import torch
 
-        now = getattr(getattr(self._pipe, "scheduler", None), "timesteps", None)
+        from diffusae.backbone.noising import is_trigonometric
+
+        scheduler = getattr(self._pipe, "scheduler", None)
+        now = getattr(scheduler, "timesteps", None)
         if now is not self._seen:
             self._seen = now
             values = dict.fromkeys([] if now is None else torch.as_tensor(now).tolist())
+            if is_trigonometric(scheduler):
+                values.popitem()  # the end, to which the last step leads
             self._times = {
                 float(value): t_of(index, len(values)) for index, value in enumerate(values)
             }

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from diffusae.settings import Settings, Within
 
-Layout = Literal["one_batch", "two_passes", "guided_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for `cond` and one for
-`uncond` (asked for by a true guidance scale, or by the guidance scale itself), or not
-at all."""
+Layout = Literal["one_batch", "cond_first", "two_passes", "guided_passes", "none"]
+"""How classifier-free guidance runs: as one batch [uncond, cond] or [cond, uncond], as a pass for
+`cond` and one for `uncond` (asked for by a true guidance scale, or by the guidance scale itself),
+or not at all."""
 SchedulerChoice = Literal["ddim", "keep"]
 Quantity = Literal["update", "output"]
 """What is recorded of a block: output minus input, or its output."""

@@ -8,21 +8,26 @@ from torch import nn
 
 from diffusae.backbone.families.table import list_hookpoints
 
+TEXT_KEYS = ("add_k_proj", "to_k_t")
+"""Names of a joint layer's projection to the text's keys; the second is HiDream's."""
+
 
 def text_attentions(denoiser: nn.Module, path: str) -> list[Any]:
     """The layers of the block at `path` in which the picture attends to the text.
 
     These are `attn2` of the layers of a 2D transformer or of a PixArt block, and `attn` of a joint
-    block that has its own projections for the text (FLUX's single-stream blocks have none).
+    block that has its own projections for the text (FLUX's single-stream blocks have none). HiDream
+    keeps such a layer as `attn1` of a block within the block.
     """
     block: Any = denoiser.get_submodule(path)
-    joint = getattr(block, "attn", None)
-    if getattr(joint, "add_k_proj", None) is not None:
-        return [joint]
+    for joint in (getattr(block, "attn", None), getattr(getattr(block, "block", None), "attn1", 0)):
+        if any(getattr(joint, name, None) is not None for name in TEXT_KEYS):
+            return [joint]
     crossed = [
         getattr(layer, "attn2", None) for layer in getattr(block, "transformer_blocks", [block])
     ]
-    return [layer for layer in crossed if getattr(layer, "is_cross_attention", False)]
+    # LTX's layers do not say it of themselves.
+    return [layer for layer in crossed if layer and getattr(layer, "is_cross_attention", True)]
 
 
 def reads_text(denoiser: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.families.table import padded_tokens
-from diffusae.backbone.outline import text_outline
+from diffusae.backbone.outline import LANGUAGE_MODELS, text_outline
 from diffusae.errors import UserError, together
 
 if TYPE_CHECKING:
@@ -34,6 +34,16 @@ _TEXT_LIMIT = "max_sequence_length"
 # CLIPTextModel.
 _LISTS = ("encoder.layers", "text_model.encoder.layers", "encoder.block")
 
+_KNOWN = (
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "T5EncoderModel",
+    "UMT5EncoderModel",
+    *LANGUAGE_MODELS,
+)
+"""Classes of text encoders. Layers of others (BERT, Gemma) are not listed: what their pipelines do
+with a prompt before and after them is not known here."""
+
 
 @dataclass(frozen=True)
 class TextLayer:
@@ -50,6 +60,21 @@ class TextLayer:
     def tokenizer(self) -> str:
         """The pipeline's attribute of the encoder's tokenizer."""
         return self.encoder.replace("text_encoder", "tokenizer")
+
+    def tokenizer_of(self, pipe: Any) -> Any:
+        """The encoder's tokenizer, also where the pipeline has it in a processor of pictures.
+
+        Raises:
+            UserError: it pads prompts on the left, so that a prompt's tokens have no fixed places.
+        """
+        own = getattr(pipe, self.tokenizer)
+        own = getattr(own, "tokenizer", own)
+        if own.padding_side == "left":
+            raise UserError(
+                f"{self.tokenizer} of {type(pipe).__name__} pads prompts on the left, so layers of "
+                f"{self.encoder} cannot be recorded or edited; choose another model"
+            )
+        return own
 
     @property
     def hookpoint(self) -> str:
@@ -82,7 +107,7 @@ def describe_text_layers(
     padded = text_tokens or padded_tokens(pipeline) or 512
     layers: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
-        if (config := configs.get(encoder)) is None:
+        if (config := configs.get(encoder)) is None or config["_class_name"] not in _KNOWN:
             continue
         check_sizes(config, encoder)
         if (known := text_outline(config)) is not None:
@@ -107,7 +132,7 @@ def layers_of(
     encoders: Mapping[str, Any], *, pipeline: type, text_tokens: int | None = None
 ) -> dict[str, TextLayer]:
     """{name: layer} of {the pipeline's attribute: encoder}. Values that are no modules are
-    skipped."""
+    skipped, and encoders of a kind whose layers are not read."""
     from torch import nn
 
     named: dict[str, TextLayer] = {}
@@ -115,7 +140,9 @@ def layers_of(
         module = encoders.get(encoder)
         if not isinstance(module, nn.Module):
             continue
-        path, layers = _layers(module, encoder)
+        if type(module).__name__ not in _KNOWN or (found := _layers(module)) is None:
+            continue
+        path, layers = found
         config: Any = module.config
         for place in range(len(layers)):
             name = f"{short}_{place}"
@@ -123,7 +150,7 @@ def layers_of(
                 name=name,
                 encoder=encoder,
                 path=f"{path}.{place}",
-                d_in=config.hidden_size,  # works for T5 too
+                d_in=config.get_text_config().hidden_size,  # works for T5 too
                 tokens=_tokens(config, pipeline, text_tokens),
             )
     return named
@@ -134,7 +161,7 @@ def find_text_layer(known: Mapping[str, TextLayer], name: str) -> TextLayer:
     if name not in known:
         raise UserError(
             f"text layer {name!r} does not exist; the model's text encoders have "
-            f"{in_short(known) or 'none'}"
+            f"{in_short(known) or 'none: these layers are known of CLIP and T5 alone'}"
         )
     return known[name]
 
@@ -169,25 +196,24 @@ def in_short(known: Iterable[str]) -> str:
 
 
 def _tokens(config: Any, pipeline: type, text_tokens: int | None) -> int:
-    """Tokens of a padded prompt. CLIP: its positions. T5: `text_tokens`, or the default of the
-    pipeline's call."""
-    if hasattr(config, "max_position_embeddings"):
+    """Tokens of a padded prompt. CLIP: its positions. T5 and language models: `text_tokens`, or the
+    default of the pipeline's call."""
+    if config.model_type == "clip_text_model":
         return config.max_position_embeddings
     known = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
     return text_tokens or (known[_TEXT_LIMIT].default if _TEXT_LIMIT in known else 512)
 
 
-def _layers(module: nn.Module, encoder: str) -> tuple[str, nn.ModuleList]:
+def _layers(module: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The list of an encoder's layers with its path; None of a kind that is not read."""
     from torch import nn
 
-    for path in _LISTS:
+    own = LANGUAGE_MODELS.get(type(module).__name__)
+    for path in _LISTS if own is None else (own,):
         try:
             layers = module.get_submodule(path)
         except AttributeError:
             continue
         if isinstance(layers, nn.ModuleList):
             return path, layers
-    raise UserError(
-        f"the layers of {encoder}, a {type(module).__name__}, are not where CLIP and T5 keep them "
-        f"({', '.join(_LISTS)}); use a pipeline with one of these"
-    )
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffusae.backbone.branches import rows_of
 from diffusae.backbone.families.table import adapter_of
@@ -51,7 +51,7 @@ def conditions(
                 given = adapter.given(args, kwargs)
                 batch = adapter.rows(given)
                 rows = rows_of(conditioning, batch, clock.branches())
-                taken.update(rows_along(given, rows, batch))
+                taken.update(adapter.taken(given, rows, batch))
                 raise _Taken
 
         handle = adapter.denoiser.register_forward_pre_hook(take, with_kwargs=True)
@@ -63,7 +63,7 @@ def conditions(
                 width=width,
                 output_type="latent",
                 **adapter.guidance(guidance, true_guidance, len(prompts)),
-                **call_options(pipe, text_tokens=text_tokens),
+                **call_options(pipe, text_tokens=text_tokens, size=(height, width)),
             )
         except _Taken:
             pass
@@ -72,14 +72,3 @@ def conditions(
     if not taken:
         rows_of(conditioning, len(prompts), ("cond",))  # explains what is missing
     return {name: value for name, value in taken.items() if name not in adapter.varying}
-
-
-def rows_along(value: Any, rows: slice, batch: int) -> Any:
-    """A denoiser's argument, or all of them, with some rows of whatever lies along the batch."""
-    if isinstance(value, Tensor):
-        return value[rows] if value.ndim and len(value) == batch else value
-    if isinstance(value, dict):
-        return {name: rows_along(item, rows, batch) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(rows_along(item, rows, batch) for item in value)
-    return value

@@ -111,6 +111,8 @@ def generate(
         check_conditionings(conditionings, planned)
     default_height, default_width = _default_size(pipe, denoiser)
     height, width = height or default_height * scale, width or default_width * scale
+    if (fault := adapter.size_fault(pipe, height, width)) is not None:
+        raise UserError(fault)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents = first_latents(
         generators, channels=adapter.latent_channels, height=height // scale, width=width // scale
@@ -129,6 +131,8 @@ def generate(
         )
     options = adapter.guidance(guidance, true_guidance, len(prompts))
     if negative_prompt is not None:
+        if "negative_prompt" not in _parameters(pipe):
+            raise UserError(f"{type(pipe).__name__} takes no negative prompt; leave it out")
         options["negative_prompt"] = [negative_prompt] * len(prompts)
     device = execution_device(pipe)
     try:
@@ -142,12 +146,17 @@ def generate(
                 latents=adapter.pack(latents).to(device=device, dtype=denoiser.dtype),
                 output_type="pt" if decode else "latent",
                 **options,
-                **call_options(pipe, text_tokens=text_tokens),
+                **adapter.stepping(steps),
+                **call_options(
+                    pipe,
+                    text_tokens=text_tokens,
+                    size=(latents.shape[-2] * scale, latents.shape[-1] * scale),
+                ),
                 **_step_callback(pipe, on_step_end),
             )
     except torch.OutOfMemoryError as error:
         raise _too_many(len(prompts), device) from error
-    latents = adapter.unpack(final[0], height // scale, width // scale).float().cpu()
+    latents = adapter.finished(pipe, final[0], height // scale, width // scale).float().cpu()
     decoded = output.images.float() if decode else None
     return Generation(
         images=None if decoded is None else to_uint8(decoded),
@@ -182,11 +191,13 @@ def _faults(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Iterato
         yield f"steps={steps} is below 1; a run takes at least one step"
 
 
-def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
+def call_options(
+    pipe: Any, *, text_tokens: int | None, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Arguments of every pipeline call, so that the pipeline changes no request.
 
     By default PixArt changes the picture's size to one that it was trained on, and rewrites
-    captions.
+    captions. FLUX Kontext changes every size to an area, 1024 x 1024 px. `size`: (height, width).
     """
     known = _parameters(pipe)
     options: dict[str, Any] = {
@@ -194,6 +205,8 @@ def call_options(pipe: Any, *, text_tokens: int | None) -> dict[str, Any]:
     }
     if text_tokens is not None and "max_sequence_length" in known:
         options["max_sequence_length"] = text_tokens
+    if size is not None and "max_area" in known:
+        options["max_area"] = size[0] * size[1]
     return options
 
 
@@ -216,7 +229,7 @@ def _parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 def _default_size(pipe: Any, denoiser: Any) -> tuple[int, int]:
     """(height, width) of the latents at the model's own picture size."""
-    size = denoiser.config.get("sample_size") or pipe.default_sample_size
+    size = denoiser.config.get("sample_size") or getattr(pipe, "default_sample_size", 128)
     return (size, size) if isinstance(size, int) else tuple(size)
 
 

@@ -97,9 +97,12 @@ def capture_noised(
         recorded[block, at[-1]] = offload(seen, seen.dtype)
 
     others = given(count)
+    positions = shape[1] * shape[2] // adapter.patch**2
     with hook_blocks(pipe, hookpoints, visit, layout=("cond",), due=lambda _clock: hookpoints):
         for timestep in timesteps:
             at.append(timestep)
-            adapter.predict(others, noised(pipe.scheduler, latents, noise, timestep), timestep)
+            sigma = adapter.sigma(pipe.scheduler, timestep, positions)
+            fed = noised(pipe.scheduler, latents, noise, timestep, sigma=sigma)
+            adapter.predict(others, fed, timestep)
     offload.wait()
     return recorded

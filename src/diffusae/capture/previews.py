@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffusae.backbone.branches import replace_method
 from diffusae.backbone.families.table import adapter_of
-from diffusae.backbone.noising import is_flow_matching
+from diffusae.backbone.latents import decode_latents
+from diffusae.backbone.noising import is_flow_matching, is_trigonometric
 from diffusae.capture.generate import to_uint8
 
 Clean = Callable[[], Tensor]
@@ -52,10 +53,10 @@ def watched_steps(pipe: Any, watch: Watch) -> Iterator[None]:
 def _clean(
     scheduler: Any, result: Any, output: Tensor, sample: Tensor, place: int | None
 ) -> Tensor:
-    """The clean latents that a step predicts: DDIM and its kin return them, and in flow matching
-    they are x_t - sigma_t v. Of another scheduler, the step's own result.
+    """The clean latents that a step predicts: DDIM, TrigFlow and their kin return them, and in flow
+    matching they are x_t - sigma_t v. Of another scheduler, the step's own result.
     """
-    if is_flow_matching(scheduler):
+    if is_flow_matching(scheduler) and not is_trigonometric(scheduler):
         sigma = scheduler.sigmas[place or 0].to(sample.device)
         return sample.float() - sigma * output.float()
     own = list(result if isinstance(result, tuple) else result.values())
@@ -72,16 +73,6 @@ def decoded(
         latents: in the pipeline's own form.
         height, width: of the pictures, in pixels.
     """
-    vae, scale = pipe.vae, pipe.vae_scale_factor
-    latents = adapter_of(pipe).unpack(latents, height // scale, width // scale)
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    own = vae.dtype
-    upcast = own == torch.float16 and getattr(vae.config, "force_upcast", False)
-    if upcast:  # it overflows in float16; the way back changes no weight
-        vae.to(torch.float32)
-    try:
-        pictures = vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype))
-    finally:
-        if upcast:
-            vae.to(own)
-    return to_uint8((pictures.sample.float() / 2 + 0.5).clamp(0, 1))
+    scale = pipe.vae_scale_factor
+    latents = adapter_of(pipe).finished(pipe, latents, height // scale, width // scale)
+    return to_uint8((decode_latents(pipe.vae, latents) / 2 + 0.5).clamp(0, 1))

@@ -84,10 +84,15 @@ def call_argument(
     module: nn.Module, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """An argument of a module's call by its name."""
-    if name in kwargs:
-        return kwargs[name]
+    return named_arguments(module, args, kwargs)[name]
+
+
+def named_arguments(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a module's call by name."""
     parameters = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-    return args[parameters.index(name)]
+    return dict(zip(parameters, args, strict=False)) | dict(kwargs)
 
 
 def returned(output: Any, tokens: Tokens, before: Tensor) -> Tensor:

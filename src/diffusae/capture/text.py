@@ -77,7 +77,7 @@ def capture_text(
                 f"{type(pipe).__name__} does not run {layer.encoder} once with its prompts; choose "
                 "another layer"
             )
-        end = getattr(pipe, layer.tokenizer).eos_token_id
+        end = layer.tokenizer_of(pipe).eos_token_id
         tokens = ids[layer.encoder]
         outputs[name] = TokenOutputs(seen[name], tokens, lengths_of(tokens, end))
     return outputs

@@ -96,7 +96,7 @@ class _Encoding:
         updates, positions, tokens = {}, {}, {}
         for stream in self.streams:
             layer, seen = self.layers[stream.block], captured[stream.block]
-            tokenizer = getattr(self.pipe, layer.tokenizer)
+            tokenizer = layer.tokenizer_of(self.pipe)
             ids = seen.ids[row, : int(seen.lengths[row])].tolist()
             first = int(not self.start_token and ids[0] == tokenizer.bos_token_id and len(ids) > 1)
             updates[stream.folder] = numbers_of(seen.outputs[row, first : len(ids)])

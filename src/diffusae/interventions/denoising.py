@@ -46,7 +46,9 @@ def denoising_errors(
         tensor.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
         for tensor in (latents, noise)
     )
-    seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
+    positions = latents.shape[2] * latents.shape[3] // adapter.patch**2
+    sigma = adapter.sigma(pipe.scheduler, timestep, positions)
+    seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep, sigma)
 
     def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
         assert edit is not None
@@ -63,13 +65,13 @@ def denoising_errors(
 
 
 def _noised_and_target(
-    scheduler: Any, latents: Tensor, noise: Tensor, timestep: float
+    scheduler: Any, latents: Tensor, noise: Tensor, timestep: float, sigma: float | None
 ) -> tuple[Tensor, Tensor]:
     """The denoiser's input at a timestep, and its training target.
 
     The target of flow matching is the velocity noise - x_0 (arXiv 2403.03206, eq. 14).
     """
-    seen = noised(scheduler, latents, noise, timestep)
+    seen = noised(scheduler, latents, noise, timestep, sigma=sigma)
     if is_flow_matching(scheduler):
         return seen, noise - latents
     own = as_ddim(scheduler)

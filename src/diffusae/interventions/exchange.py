@@ -57,6 +57,7 @@ def exchanged_conditions(
     seen: set[int] = set()
     with running_clock(pipe) as clock:
         adapter = adapter_of(pipe)
+        adapter.require_rows_first("an exchange of captions")
 
         def exchange(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             assert clock.now is not None

@@ -305,7 +305,7 @@ def _faults(
                 f"edit {number}: {edit.layer} gives vectors of {layer.d_in}, and its SAE takes"
                 f" {edit.sae.d_in}; train one on this layer"
             )
-        tokenizer = getattr(pipe, layer.tokenizer)
+        tokenizer = layer.tokenizer_of(pipe)
         for prompt in edit.prompts:
             tokens = tokenizer(prompt, add_special_tokens=False).input_ids
             if not set(tokens) - set(tokenizer.all_special_ids):

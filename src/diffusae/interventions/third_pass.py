@@ -22,7 +22,6 @@ from diffusae.backbone.branches import rows_of
 from diffusae.backbone.calls import Call
 from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.clock import Clock, running_clock
-from diffusae.capture.conditions import rows_along
 from diffusae.errors import UserError
 
 
@@ -61,7 +60,8 @@ class PromptPass:
         given = _for_pictures(conditions, len(latents))
         name, time = self.adapter.varying
         varying = {name: latents, time: self.inputs[time]}
-        return self.adapter.denoiser.forward(**given | varying | {"return_dict": False})[0].float()
+        output = self.adapter.denoiser.forward(**given | varying | {"return_dict": False})[0]
+        return self.adapter.sign * output.float()
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -110,6 +110,7 @@ def third_pass(pipe: Any, rule: Rule) -> Iterator[None]:
         UserError: the call runs without guidance, or its rows are not known.
     """
     adapter = adapter_of(pipe)
+    adapter.require_rows_first(rule.needs)
     with running_clock(pipe) as clock, rule.installed(pipe):
         hook = _Corrected(adapter, clock, rule)
         handle = adapter.denoiser.register_forward_hook(hook, with_kwargs=True)
@@ -142,8 +143,10 @@ class _Corrected:
         if layout.call is not self._call:
             self._call = layout.call
             self._rule.begin()
-        sample = output[0]
-        part = {name: sample[rows_of(name, len(sample), branches)].float() for name in branches}
+        sample, sign = output[0], self._adapter.sign
+        part = {
+            name: sign * sample[rows_of(name, len(sample), branches)].float() for name in branches
+        }
         if "cond" in part:
             rows = rows_of("cond", len(sample), branches)
             prompts = self._prompts(self._adapter.given(args, kwargs), rows, len(sample))
@@ -159,17 +162,20 @@ class _Corrected:
             changed, where = part["cond"] - gamma, rows_of("cond", len(sample), branches)
         else:
             assert layout.call is not None  # only a pipeline's own call is known to have two passes
-            scale = layout.call.arguments["true_cfg_scale"]
+            asked = layout.call.arguments
+            scale = (
+                asked["true_cfg_scale"] if "true_cfg_scale" in asked else asked["guidance_scale"]
+            )
             changed, where = part["uncond"] + scale / (scale - 1) * gamma, slice(None)
         guided = sample.clone()
-        guided[where] = changed.to(sample.dtype)
+        guided[where] = sign * changed.to(sample.dtype)
         return (guided, *output[1:]) if isinstance(output, tuple) else type(output)(sample=guided)
 
     def _prompts(self, given: Mapping[str, Any], rows: slice, batch: int) -> PromptPass:
         clock = self._clock
         assert clock.now is not None
         index, count = clock.schedule.index(clock.now)
-        inputs = rows_along(dict(given), rows, batch)
+        inputs = self._adapter.taken(given, rows, batch)
         return PromptPass(self._adapter, clock.branches.call, inputs, rows, index, count, clock.now)
 
 

@@ -23,7 +23,7 @@ def hookpoints(cfg: DictConfig) -> None:
         UserError: the model's configuration cannot be had, or holds no block that could be hooked.
     """
     model = ModelSettings.of(cfg)
-    description = describe_model(model, text_layers=True)
+    description = describe_model(model, text_layers=True, videos=True)
     if not description.hookpoints:
         raise UserError(f"{description.pipeline} holds no transformer block that could be hooked")
     console = Console()

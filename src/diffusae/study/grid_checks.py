@@ -116,8 +116,8 @@ def _why_no_uncond(model: ModelSettings) -> str:
     otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
     if model.guidance_layout == "two_passes":
         return (
-            f"conditioning uncond needs classifier-free guidance, and {model.name} runs without: it"
-            f" was distilled to take model.guidance={model.guidance} as an input, so each step is"
+            f"conditioning uncond needs classifier-free guidance, and {model.name} runs without:"
+            f" model.guidance={model.guidance} is at most an input of the model, so each step is"
             " one pass, with the prompt. Set model.true_guidance above 1 for a second pass a step"
             f" with the empty prompt (twice the time), or {otherwise}"
         )
@@ -128,5 +128,6 @@ def _why_no_uncond(model: ModelSettings) -> str:
         )
     return (
         f"conditioning uncond needs classifier-free guidance, and model.guidance={model.guidance} "
-        f"has none; raise it above 1, or {otherwise}"
+        f"has none; raise it above {0 if model.guidance_layout == 'cond_first' else 1}, or "
+        f"{otherwise}"
     )

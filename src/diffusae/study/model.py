@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.describe import Description, describe
+from diffusae.backbone.families.table import require_text_to_image
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import timestep_at
 from diffusae.backbone.settings import ModelSettings
@@ -38,15 +39,24 @@ def load_model(model: ModelSettings) -> Any:
     return pipe
 
 
-def describe_model(model: ModelSettings, *, text_layers: bool = False) -> Description:
-    """The model before its weights, with its text encoders' layers where they are wanted."""
-    return describe(
+def describe_model(
+    model: ModelSettings, *, text_layers: bool = False, videos: bool = False
+) -> Description:
+    """The model before its weights, with its text encoders' layers where they are wanted.
+
+    Raises:
+        UserError: as `describe`; the model makes videos, and `videos` does not say that they serve.
+    """
+    description = describe(
         model.source,
         revision=model.revision,
         architecture=model.architecture,
         text_tokens=model.text_tokens,
         text_layers=text_layers,
     )
+    if not videos:
+        require_text_to_image(description.pipeline)
+    return description
 
 
 def sampling(model: ModelSettings, **changed: Any) -> dict[str, Any]:

@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift
+from diffusae.backbone.adapters import Adapter, shift, shifted
 from diffusae.backbone.blocks import Block, Grid, Tokens
+from diffusae.backbone.passes import PassesOf, unguided
+from diffusae.errors import UserError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-_BOTH = {"picture": Tokens(output=1), "text": Tokens("encoder_hidden_states", output=0)}
+DOUBLE = {
+    "picture": Tokens(output=1, within="before_text"),
+    "text": Tokens("encoder_hidden_states", output=0),
+}
+"""The streams of a double-stream block. The tokens of given pictures follow the picture's own."""
+_UNGUIDED = (
+    "FluxControlPipeline",
+    "FluxControlImg2ImgPipeline",
+    "FluxControlInpaintPipeline",
+    "FluxControlNetImg2ImgPipeline",
+    "FluxControlNetInpaintPipeline",
+    "FluxFillPipeline",
+)
+"""Pipelines without a true guidance scale."""
 
 
 class FluxAdapter(Adapter):
     """Latents in packs of 2 x 2, time from 0 to 1, guidance as an input of the model.
 
     A second, unconditional pass runs only with `true_cfg_scale` above 1 and a negative prompt. The
-    text's tokens are T5's: the CLIP encoder gives one pooled vector alone.
+    text's tokens are T5's: the CLIP encoder gives one pooled vector alone. Control and Fill put the
+    channels of a given picture beside those of the latents; Kontext puts its tokens after theirs.
     """
 
     family = "FLUX.1"
     denoisers = ("FluxTransformer2DModel",)
-    pipelines = ("FluxPipeline",)
+    pipelines = ("FluxPipeline", "FluxKontextPipeline")
     with_a_picture = (
         "FluxImg2ImgPipeline",
         "FluxInpaintPipeline",
+        "FluxControlNetPipeline",
+        "FluxKontextInpaintPipeline",
         "FluxControlPipeline",
         "FluxControlImg2ImgPipeline",
         "FluxControlInpaintPipeline",
-        "FluxControlNetPipeline",
         "FluxControlNetImg2ImgPipeline",
         "FluxControlNetInpaintPipeline",
         "FluxFillPipeline",
     )
     layout = "two_passes"
     blocks = {
-        "transformer_blocks": Block("FluxTransformerBlock", count="num_layers", **_BOTH),
+        "transformer_blocks": Block("FluxTransformerBlock", count="num_layers", **DOUBLE),
         "single_transformer_blocks": Block(
-            "FluxSingleTransformerBlock", count="num_single_layers", **_BOTH
+            "FluxSingleTransformerBlock", count="num_single_layers", **DOUBLE
         ),
     }
     pads = True
-    padded = {"FluxPipeline": 512}
+    padded = {"FluxPipeline": 512, "FluxKontextPipeline": 512}
     time = (0.0, 0.001)
+
+    @classmethod
+    def passes(cls, pipeline: str) -> PassesOf:
+        return unguided if pipeline in _UNGUIDED else super().passes(pipeline)
 
     @classmethod
     def patch_of(cls, config: Mapping[str, Any]) -> int:
@@ -54,10 +74,19 @@ class FluxAdapter(Adapter):
 
     @property
     def latent_channels(self) -> int:
-        return self.denoiser.config.in_channels // 4
+        config = self.denoiser.config  # its input may hold a given picture's channels too
+        return (config.out_channels or config.in_channels) * config.patch_size**2 // 4
 
     def size(self, given: Mapping[str, Any]) -> Grid:
-        height, width = (given["img_ids"].reshape(-1, 3)[:, 1:].amax(dim=0) + 1).int().tolist()
+        """By the ids (image, row, column, ...) of the tokens: image 0 is the generated picture."""
+        ids = given["img_ids"].flatten(0, -2)[: given["hidden_states"].shape[1]].cpu()
+        own = ids[ids[:, 0] == 0]
+        height, width = (own[:, 1:3].amax(dim=0) + 1).int().tolist()
+        if len(own) != height * width or ids[: len(own), 0].any():
+            raise UserError(
+                f"{len(own)} of the denoiser's tokens are the picture's, which are not the first "
+                f"ones or no grid of {height} x {width}; use one of the pipelines in docs/models.md"
+            )
         return height, width
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
@@ -76,17 +105,12 @@ class FluxAdapter(Adapter):
             options |= {"true_cfg_scale": true_guidance, "negative_prompt": [""] * count}
         return options
 
-    def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        import torch
+    def mu(self, scheduler: Any, steps: int, positions: int) -> float:
+        """The shift of the schedule by the picture's size."""
+        return shift(scheduler, positions, 1.15)
 
-        own = copy.deepcopy(scheduler)
-        mu = shift(own, positions, 1.15)
-        if own.config.get("use_flow_sigmas"):
-            own.set_timesteps(steps, mu=mu)
-        else:
-            sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
-            own.set_timesteps(sigmas=sigmas, mu=mu)
-        return own.timesteps
+    def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
+        return shifted(scheduler, steps, self.mu(scheduler, steps, positions))
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer.model_max_length

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block
 from diffusae.backbone.passes import PassesOf, perturbed
+from diffusae.backbone.rewritten import RewrittenPrompts
 
 
 class PixArtAdapter(Adapter):
@@ -20,3 +23,7 @@ class PixArtAdapter(Adapter):
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
         return perturbed if "PAG" in pipeline else super().passes(pipeline)
+
+    def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
+        tokenizer, limit = super().words(pipe, text_tokens)
+        return RewrittenPrompts(tokenizer, "", limit), limit

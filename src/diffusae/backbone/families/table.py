@@ -8,21 +8,46 @@ from typing import Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
+from diffusae.backbone.families.aura_flow import AuraFlowAdapter
+from diffusae.backbone.families.chroma import ChromaAdapter
+from diffusae.backbone.families.cogview4 import CogView4Adapter
 from diffusae.backbone.families.flux import FluxAdapter
+from diffusae.backbone.families.flux2 import Flux2Adapter
+from diffusae.backbone.families.hidream import HiDreamAdapter
+from diffusae.backbone.families.hunyuan_dit import HunyuanDiTAdapter
+from diffusae.backbone.families.ltx import LTXAdapter
+from diffusae.backbone.families.lumina2 import Lumina2Adapter
 from diffusae.backbone.families.pixart import PixArtAdapter
+from diffusae.backbone.families.qwen_image import QwenImageAdapter
+from diffusae.backbone.families.sana import SanaAdapter
 from diffusae.backbone.families.stable_diffusion import StableDiffusionAdapter
 from diffusae.backbone.families.stable_diffusion_3 import StableDiffusion3Adapter
+from diffusae.backbone.families.wan import WanAdapter
+from diffusae.backbone.families.z_image import ZImageAdapter
 from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
 from diffusae.backbone.outline import Outline
 from diffusae.backbone.passes import PassesOf
 from diffusae.backbone.plugin_models import own_adapter, own_adapters
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError
 
 FAMILIES: tuple[type[Adapter], ...] = (
     StableDiffusionAdapter,
     StableDiffusion3Adapter,
     FluxAdapter,
+    Flux2Adapter,
+    ChromaAdapter,
+    QwenImageAdapter,
+    ZImageAdapter,
+    Lumina2Adapter,
+    HiDreamAdapter,
+    CogView4Adapter,
     PixArtAdapter,
+    SanaAdapter,
+    HunyuanDiTAdapter,
+    AuraFlowAdapter,
+    WanAdapter,
+    LTXAdapter,
 )
 
 ADAPTER_NEEDS = (
@@ -32,18 +57,30 @@ ADAPTER_NEEDS = (
 
 _BY_DENOISER = {name: family for family in FAMILIES for name in family.denoisers}
 _BY_PIPELINE = {
-    name: family for family in FAMILIES for name in (*family.pipelines, *family.with_a_picture)
+    name: family
+    for family in FAMILIES
+    for name in (*family.pipelines, *family.with_a_picture, *family.videos)
 }
 
 
 def adapter_class(denoiser: str) -> type[Adapter] | None:
-    """The adapter of a class of denoisers, shipped or of a user's own package; None without one."""
-    return _BY_DENOISER.get(denoiser) or own_adapter(denoiser)
+    """The adapter of a class of denoisers: of a user's own package, or a shipped one; None without
+    one."""
+    return own_adapter(denoiser) or _BY_DENOISER.get(denoiser)
 
 
 def adapter_of(pipe: Any) -> Adapter:
-    """The adapter of a pipeline; `UserError` if it has no denoiser, or one without an adapter."""
-    return adapter_for(denoiser_of(pipe))
+    """The adapter of a pipeline.
+
+    Raises:
+        UserError: the pipeline has no denoiser, or one without an adapter, or one that hooks cannot
+            follow.
+    """
+    adapter = adapter_for(denoiser_of(pipe))
+    name = calling_class(type(pipe)).__name__
+    adapter.layout = adapter.layout_of(name, getattr(pipe, "config", {}))
+    adapter.check(pipe)
+    return adapter
 
 
 def adapter_for(denoiser: Any) -> Adapter:
@@ -65,7 +102,7 @@ def outline_of(config: Mapping[str, Any]) -> Outline | None:
     """The outline of a denoiser's configuration with its `_class_name`; None where it is not of a
     known kind.
     """
-    kind = _BY_DENOISER.get(config.get("_class_name", ""))
+    kind = adapter_class(config.get("_class_name", ""))
     return None if kind is None else kind.outline(config)
 
 
@@ -73,6 +110,12 @@ def padded_tokens(pipeline: str) -> int | None:
     """Tokens that a class of pipelines pads T5 prompts to; None: it has no such limit."""
     family = _BY_PIPELINE.get(pipeline)
     return None if family is None else family.padded.get(pipeline)
+
+
+def layout_of(pipeline: str, config: Mapping[str, Any]) -> Layout:
+    """How a class of pipelines with this configuration (model_index.json) runs guidance."""
+    family = _family_of(pipeline)
+    return Adapter.layout if family is None else family.layout_of(pipeline, config)
 
 
 def calling_class(kind: type) -> type:
@@ -107,11 +150,30 @@ def require_adapter(index: Mapping[str, Any]) -> None:
                 raise _no_adapter(kind, index.get("_class_name"))
 
 
+def frames_of(pipeline: str) -> int:
+    """Positions in time of a video of a class of pipelines, at its default length; 0: it makes
+    pictures."""
+    family = _family_of(pipeline)
+    return family.frames if family is not None and pipeline in family.videos else 0
+
+
+def refuse_videos(index: Mapping[str, Any]) -> None:
+    """`UserError` for a pipeline that makes videos, by its model_index.json."""
+    name = index.get("_class_name")
+    if isinstance(name, str) and frames_of(name):
+        raise UserError(
+            f"{name} makes videos, and this needs pictures; list its blocks with `diffusae "
+            "hookpoints`; load it by diffusers itself, and call it inside capture_updates or steer"
+        )
+
+
 def require_text_to_image(name: str) -> None:
-    """`UserError` for a class of pipelines that needs more than a prompt, or is unknown."""
+    """`UserError` for a class of pipelines that makes videos, needs more than a prompt, or is
+    unknown."""
     known = text_to_image_pipelines()
     if name in known:
         return
+    refuse_videos({"_class_name": name})
     if _family_of(name) is not None:
         raise UserError(
             f"{name} needs a picture besides the prompt, so it cannot make one of a prompt alone; "
@@ -130,9 +192,9 @@ def refuse_needing_a_picture(pipe: Any) -> None:
 
 
 def _family_of(pipeline: str) -> type[Adapter] | None:
-    """The family of a class of pipelines, shipped or of a user's own package."""
+    """The family of a class of pipelines: of a user's own package, or a shipped one."""
     own = (adapter for adapter in own_adapters() if pipeline in adapter.pipelines)
-    return _BY_PIPELINE.get(pipeline) or next(own, None)
+    return next(own, None) or _BY_PIPELINE.get(pipeline)
 
 
 def _no_adapter(denoiser: str, pipeline: Any = None) -> UserError:
