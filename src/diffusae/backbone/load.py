@@ -78,7 +78,9 @@ def load_pipeline(
         _refuse_another_variant(folder, needed, variant)
         for name in sorted(needed):
             require_weights(folder, name)
-        options: dict[str, Any] = {name: None for name in unused if name in components}
+        # Diffusers asks for what a folder says it lacks, such as Stable Diffusion 3's T5
+        lacking = [name for name, entry in components.items() if entry == [None, None]]
+        options: dict[str, Any] = {name: None for name in (*unused, *lacking) if name in components}
         if not safety_checker and "requires_safety_checker" in components:
             options["requires_safety_checker"] = False
         try:
