@@ -162,6 +162,6 @@ def test_cogview_4s_noise_at_a_timestep_is_what_its_scheduler_has_there() -> Non
     own = pipe.scheduler
     pipe(["a cat"], height=32, width=96, num_inference_steps=3, output_type="latent")
     adapter = adapter_of(pipe)
-    found = [adapter.sigma(own, float(t), 12) for t in own.timesteps]
-    torch.testing.assert_close(torch.tensor(found), own.sigmas[:-1])
+    found = torch.tensor([adapter.sigma(own, float(t), 12) for t in own.timesteps])
+    torch.testing.assert_close(found, own.sigmas[:-1])
     assert abs(found[1] - 0.5) > 0.01  # it is not the timestep's share
