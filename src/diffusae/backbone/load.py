@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
-from diffusae.backbone.families.table import refuse_videos, require_adapter
+from diffusae.backbone.families.table import adapter_of, refuse_videos, require_adapter
 from diffusae.backbone.noising import is_flow_matching
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
@@ -100,6 +100,7 @@ def load_pipeline(
     # Some libraries ignore `dtype` and load in the stored one.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
+    adapter_of(pipe).loaded(pipe)
     if torch.device(device).type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
         pipe.components["unet"].to(memory_format=torch.channels_last)  # CPUs convolve faster so
     if scheduler == "ddim":
