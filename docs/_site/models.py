@@ -56,7 +56,7 @@ def models_page(conf: Path = ROOT / "conf", tested: Path = TESTED) -> str:
     parts = [
         INTRODUCTION,
         f"## Families\n\n{families_table(known)}",
-        f"## What the tests found\n\n{tested_table(found)}",
+        f"## What the tests found\n\n{features_table(found)}",
         f"## Models of conf/model\n\n{models_table(published)}",
         *(section(model, known) for model in published),
     ]
@@ -128,7 +128,7 @@ def names(classes: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in classes)
 
 
-def tested_table(found: Mapping[str, Any]) -> str:
+def features_table(found: Mapping[str, Any]) -> str:
     """One row for every tiny pipeline, one column for every feature."""
     rows, columns = found["families"], found["features"]
     lines = [

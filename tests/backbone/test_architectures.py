@@ -56,7 +56,7 @@ PUBLISHED = {
     "sana": (20, 32, 1024, 1_604),
     "sana_sprint": (20, 32, 1024, 1_610),
     "hunyuan_dit": (40, 4, 1024, 1_500),
-    "aura_flow": (36, 4, 1024, 6_800),
+    "aura_flow": (36, 4, 1024, 6_859),  # published as 6.8 billion
 }
 SAME_SIZES = {"sd15", "sdxl_turbo", "sd35_large_turbo", "flux_schnell"}
 SAME_SIZES |= {"flux_kontext", "flux2_klein_base"}

@@ -157,11 +157,21 @@ def test_hidream_refuses_a_size_that_its_pipeline_would_change() -> None:
         generate(pipe, ["a cat"], [1], steps=3, guidance=5.0, height=32, width=32)
 
 
+def test_a_hidream_without_its_fourth_text_encoder_is_refused_when_it_is_loaded() -> None:
+    pipe = tiny_family("hidream")
+    pipe.default_sample_size = 128  # as in every pipeline that was read from a folder
+    adapter_of(pipe).loaded(pipe)
+    assert pipe.default_sample_size == 8
+    pipe.text_encoder_4 = None
+    with pytest.raises(UserError, match=r"no fourth text encoder, .* text_encoder_4"):
+        adapter_of(pipe).loaded(pipe)
+
+
 def test_cogview_4s_noise_at_a_timestep_is_what_its_scheduler_has_there() -> None:
     pipe = tiny_family("cogview4")
     own = pipe.scheduler
     pipe(["a cat"], height=32, width=96, num_inference_steps=3, output_type="latent")
     adapter = adapter_of(pipe)
-    found = [adapter.sigma(own, float(t), 12) for t in own.timesteps]
-    torch.testing.assert_close(torch.tensor(found), own.sigmas[:-1])
+    found = torch.tensor([adapter.sigma(own, float(t), 12) for t in own.timesteps])
+    torch.testing.assert_close(found, own.sigmas[:-1])
     assert abs(found[1] - 0.5) > 0.01  # it is not the timestep's share

@@ -23,14 +23,16 @@ def test_another_class_with_the_same_kind_of_denoiser_is_captured() -> None:
     other: Any = PixArtSigmaPipeline(transformer=denoiser, **{name: parts[name] for name in names})
     other.set_progress_bar_config(disable=True)
     times = adapter_of(other).schedule(other.scheduler, 3, 16).tolist()
-    size = {"height": PIXELS, "width": PIXELS, "steps": 3}
+    asked: dict[str, Any] = FAMILIES["pixart"].asked | {"steps": 3}
     made = generate(
         other,
         ["a cat", "dogs"],
         [1, 2],
         hookpoints={"any": 1, "last": -1},
         timesteps=times,
-        **FAMILIES["pixart"].asked | size,
+        height=PIXELS,
+        width=PIXELS,
+        **asked,
     )
     assert set(made.updates) == {
         (block, timestep, branch)

@@ -29,7 +29,7 @@ from tiny_families.sana import gemma_tokenizer, sana, sana_sprint
 from tiny_pipeline import seeded
 
 TOKENS = 24
-SIZE = {"height": 64, "width": 96}
+SIZE: dict[str, Any] = {"height": 64, "width": 96}
 PATH = "transformer_blocks.1"
 
 

@@ -12,7 +12,7 @@ from diffusae.backbone.families.table import FAMILIES
 from .pages import DOCS, MADE, ROOT  # which makes docs/_site importable
 
 # isort: split
-from models import families, guidance, tested_table
+from models import families, features_table, guidance
 
 PAGE = MADE[DOCS / "reference/models.md"]
 CONF = ROOT / "conf/model"
@@ -46,7 +46,7 @@ def test_the_families_are_those_that_the_adapters_state() -> None:
 def test_a_feature_that_failed_or_does_not_exist_is_seen_in_the_table() -> None:
     row = {"pipeline": "P", "edit": {"passed": 2, "failed": 1}, "attention": {"none": "why"}}
     found = {"versions": {}, "features": ["edit", "attention"], "families": {"one": row}}
-    assert "| `one` | `P` | 1 FAILED | - |" in tested_table(found)
+    assert "| `one` | `P` | 1 FAILED | - |" in features_table(found)
 
 
 def test_guidance_is_told_with_the_scale_of_the_file() -> None:
@@ -63,5 +63,5 @@ def test_guidance_is_told_with_the_scale_of_the_file() -> None:
 
 def test_the_committed_table_is_the_one_that_the_page_shows() -> None:
     found = json.loads((DOCS / "reference/models-tested.json").read_text())
-    assert tested_table(found) in PAGE
+    assert features_table(found) in PAGE
     assert Path(ROOT / "Makefile").read_text().count("models-tested.json") == 1

@@ -57,7 +57,8 @@ class Case:
 
     def make(self, prompts: Any = PROMPTS, seeds: Any = SEEDS, **options: Any) -> Generation:
         """Guided pictures, without the decoder unless it is asked for."""
-        given = self.family.asked | SIZE | {"steps": STEPS, "decode": False} | options
+        given: dict[str, Any] = self.family.asked | SIZE
+        given |= {"steps": STEPS, "decode": False} | options
         return generate(self.pipe, prompts, seeds, **given)
 
     def record(self, **options: Any) -> Generation:

@@ -30,7 +30,7 @@ def _sent(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_offloaded_denoiser_is_captured_and_edited_as_ever(case: Case, kind: str) -> None:
     other = Case(case.name)
-    size = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+    size: dict[str, Any] = {"num_blocks_per_group": 1} if kind == "block_level" else {}
     group_offloading.apply_group_offloading(
         other.denoiser, torch.device("cpu"), offload_type=kind, **size
     )

@@ -4,6 +4,7 @@ command, another model=.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -47,7 +48,7 @@ def one_of_every_family() -> list[str]:
 
 def guided(name: str) -> bool:
     """Whether the model runs an uncond branch with the settings of its file."""
-    own = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    own: Any = OmegaConf.load(CONF / "model" / f"{name}.yaml")
     branches = configured_branches(own.guidance_layout, own.guidance, own.get("true_guidance"))
     return "uncond" in branches
 

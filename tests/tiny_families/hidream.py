@@ -15,6 +15,10 @@ from tiny_pipeline import text_encoder, tiny_tokenizer
 
 
 def hidream() -> Any:
+    axes: Any = (4, 6, 6)
+    scheduler: Any = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     transformer = HiDreamImageTransformer2DModel(
         patch_size=2,
         in_channels=4,
@@ -26,7 +30,7 @@ def hidream() -> Any:
         text_emb_dim=64,
         num_routed_experts=4,
         num_activated_experts=2,
-        axes_dims_rope=(4, 6, 6),
+        axes_dims_rope=axes,
         max_resolution=(8, 8),
         llama_layers=[0, 1, 2, 2],
     )
@@ -46,9 +50,7 @@ def hidream() -> Any:
         tokenizer_2=tiny_tokenizer(),
         tokenizer_3=t5_tokenizer(),
         tokenizer_4=tokenizer,
-        scheduler=UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
+        scheduler=scheduler,
     )
     pipe.default_sample_size = 8
     return pipe

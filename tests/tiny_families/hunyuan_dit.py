@@ -43,6 +43,15 @@ def hunyuan_dit() -> Any:
         pooled_projection_dim=16,
         use_style_cond_and_image_meta_size=True,
     )
+    # The published DDPM draws from the pictures' generators.
+    scheduler: Any = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.03,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        steps_offset=1,
+    )
     absent: Any = None
     return HunyuanDiTPipeline(
         transformer=transformer,
@@ -51,14 +60,7 @@ def hunyuan_dit() -> Any:
         tokenizer=bert_tokenizer(),
         text_encoder_2=t5(32),
         tokenizer_2=t5_tokenizer(),
-        scheduler=DDIMScheduler(  # the published DDPM draws from the pictures' generators
-            beta_start=0.00085,
-            beta_end=0.03,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            prediction_type="v_prediction",
-            steps_offset=1,
-        ),
+        scheduler=scheduler,
         safety_checker=absent,
         feature_extractor=absent,
         requires_safety_checker=False,

@@ -83,7 +83,8 @@ def sana() -> Any:
 
 def sana_sprint() -> Any:
     parts = _parts(qk_norm="rms_norm_across_heads", guidance_embeds=True)
-    return SanaSprintPipeline(**parts, scheduler=SCMScheduler())
+    scheduler: Any = SCMScheduler()
+    return SanaSprintPipeline(**parts, scheduler=scheduler)
 
 
 _BLOCKS: dict[str, tuple[str, tuple[int, ...], int]] = {

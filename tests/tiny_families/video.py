@@ -39,7 +39,7 @@ def wan(*, two_denoisers: bool = False, expand_timesteps: bool = False) -> Any:
     (TI2V 5B).
     """
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-    scheduler = UniPCMultistepScheduler(
+    scheduler: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
     return pipeline_wan.WanPipeline(

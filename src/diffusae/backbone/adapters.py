@@ -186,6 +186,9 @@ class Adapter:
     def check(self, pipe: Any) -> None:
         """`UserError` for a pipeline of the family that hooks cannot follow."""
 
+    def loaded(self, pipe: Any) -> None:
+        """Make a pipeline ready that was read from a folder; `UserError` if it lacks a part."""
+
     # A running call of the denoiser
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
-from diffusae.backbone.families.table import refuse_videos, require_adapter
+from diffusae.backbone.families.table import adapter_of, refuse_videos, require_adapter
 from diffusae.backbone.noising import is_flow_matching
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
@@ -78,7 +78,9 @@ def load_pipeline(
         _refuse_another_variant(folder, needed, variant)
         for name in sorted(needed):
             require_weights(folder, name)
-        options: dict[str, Any] = {name: None for name in unused if name in components}
+        # Diffusers asks for what a folder says it lacks, such as Stable Diffusion 3's T5
+        lacking = [name for name, entry in components.items() if entry == [None, None]]
+        options: dict[str, Any] = {name: None for name in (*unused, *lacking) if name in components}
         if not safety_checker and "requires_safety_checker" in components:
             options["requires_safety_checker"] = False
         try:
@@ -98,6 +100,7 @@ def load_pipeline(
     # Some libraries ignore `dtype` and load in the stored one.
     pipe = pipe.to(device=torch.device(device), dtype=dtype)
     _check_dtype(pipe, dtype)
+    adapter_of(pipe).loaded(pipe)
     if torch.device(device).type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
         pipe.components["unet"].to(memory_format=torch.channels_last)  # CPUs convolve faster so
     if scheduler == "ddim":

@@ -27,9 +27,8 @@ def noised(
             all training timesteps.
     """
     if is_flow_matching(scheduler):
-        if sigma is None:
-            sigma = timestep / scheduler.config.num_train_timesteps
-        return (1 - sigma) * latents + sigma * noise
+        share = timestep / scheduler.config.num_train_timesteps if sigma is None else sigma
+        return (1 - share) * latents + share * noise
     times = torch.full((len(latents),), int(timestep), device=latents.device)
     return as_ddim(scheduler).add_noise(latents, noise, times)
 

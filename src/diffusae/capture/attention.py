@@ -172,7 +172,7 @@ def cross_attention(
     words: Float[Tensor, "rows tokens d_text"],
     *,
     mask: Float[Tensor, "rows 1 tokens"] | None = None,
-    rotary: tuple[Tensor, Tensor] | None = None,
+    rotary: Any = None,
 ) -> Float[Tensor, "rows heads positions tokens"]:
     """softmax(Q K^T / sqrt(d_head) + mask) over tokens, with the layer's projections, in
     float32. `rotary` turns the queries by their places (HunyuanDiT)."""
@@ -323,7 +323,7 @@ def _places(word: str, text: str) -> list[tuple[int, int]]:
 
 
 def mean_map(
-    captured: CapturedAttention, timestep: float, *, grid: tuple[int, int]
+    captured: CapturedAttention, timestep: float, *, grid: Grid
 ) -> Float[Tensor, "pictures positions tokens"]:
     """The mean over all blocks' maps at a timestep, resized to one `grid` (bilinear)."""
     resized = []

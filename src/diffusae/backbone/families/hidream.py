@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Grid, Tokens
+from diffusae.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,16 @@ class HiDreamAdapter(Adapter):
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         t5, llama = given["encoder_hidden_states_t5"], given["encoder_hidden_states_llama3"]
         return [t5.shape[1] + 2 * llama.shape[2]] * rows
+
+    def loaded(self, pipe: Any) -> None:
+        if pipe.text_encoder_4 is None or pipe.tokenizer_4 is None:
+            raise UserError(
+                "this HiDream has no fourth text encoder, as its repository: put Llama 3.1 8B "
+                "Instruct into the folders text_encoder_4 and tokenizer_4 of a copy, and name both "
+                "in its model_index.json"
+            )
+        # The pipeline's own number is that of the published transformer
+        pipe.default_sample_size = math.isqrt(math.prod(self.denoiser.config.max_resolution))
 
     def text_start(self, grid: Grid) -> int:
         """Where the text begins in a sequence with a picture of this grid."""

@@ -28,13 +28,13 @@ class LTXAdapter(Adapter):
     frames = 21
 
     def size(self, given: Mapping[str, Any]) -> Grid:
-        sides = tuple(given.get(name) for name in ("num_frames", "height", "width"))
-        if None in sides:
-            raise UserError(
-                "the denoiser was called without num_frames, height and width, so the grid of its "
-                "positions is not known; use LTXPipeline"
-            )
-        return sides
+        match given:
+            case {"num_frames": int(frames), "height": int(height), "width": int(width)}:
+                return frames, height, width
+        raise UserError(
+            "the denoiser was called without num_frames, height and width, so the grid of its "
+            "positions is not known; use LTXPipeline"
+        )
 
     def pack(self, latents: Float[Tensor, "n channels frames h w"]) -> Tensor:
         return latents.flatten(2).transpose(1, 2)
