@@ -1,5 +1,6 @@
 """What is particular to AuraFlow: registers before the text, and a time between 0 and 1."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from diffusae.backbone.families.table import adapter_of, list_hookpoints
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.schedule import RunningSchedule
 from diffusae.backbone.text_layers import list_text_layers
-from diffusae.capture.attention import capture_cross_attention
+from diffusae.capture.attention import capture_cross_attention, word_tokens
 from diffusae.capture.generate import generate
 from diffusae.capture.text import capture_text
+from diffusae.errors import UserError
 from tiny_families.aura_flow import REGISTERS, aura_flow
 from tiny_pipeline import seeded
 
@@ -66,12 +68,33 @@ def test_fifty_steps_stay_apart_in_half_precision(pipe: Any, dtype: torch.dtype)
         assert schedule.own(now, error) == timestep.item()
 
 
-def test_layers_of_its_text_encoder_are_captured(pipe: Any) -> None:
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_word_is_found_where_the_padded_prompt_has_it(
+    pipe: Any, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "tokenizer", copy.deepcopy(pipe.tokenizer))
+    pipe.tokenizer.padding_side = side
+    tokenizer, limit = adapter_of(pipe).words(pipe, TOKENS)
+    assert limit == TOKENS
+    padded = pipe.tokenizer("a cat", padding="max_length", max_length=TOKENS, truncation=True)
+    cat = pipe.tokenizer.convert_tokens_to_ids("▁cat")
+    expected = [place for place, token in enumerate(padded["input_ids"]) if token == cat]
+    assert word_tokens(tokenizer, "a cat", "cat", limit=limit) == expected and len(expected) == 1
+    assert len(tokenizer("a cat")["input_ids"]) < TOKENS, "the prompt's own length, to count cuts"
+
+
+def test_layers_of_a_text_encoder_are_captured_if_prompts_are_padded_on_the_right(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers = list_text_layers(pipe, text_tokens=TOKENS)
     assert [(name, layer.d_in, layer.tokens) for name, layer in layers.items()] == [
         ("text_0", 32, TOKENS),
         ("text_1", 32, TOKENS),
     ]
+    with pytest.raises(UserError, match="pads prompts on the left"):
+        capture_text(pipe, layers, ["a cat", "dogs"], text_tokens=TOKENS)
+    monkeypatch.setattr(pipe, "tokenizer", copy.deepcopy(pipe.tokenizer))
+    pipe.tokenizer.padding_side = "right"
     made = capture_text(pipe, layers, ["a cat", "dogs"], text_tokens=TOKENS)
     assert made["text_1"].outputs.shape == (2, TOKENS, 32)
 

@@ -4,11 +4,37 @@ sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Tokens
+
+
+class PaddedPrompts:
+    """The tokenizer of prompts that are padded as the pipeline pads them: on the left, unless the
+    tokenizer says otherwise, which moves every token of the prompt."""
+
+    is_fast = True
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self.tokenizer, self.model_max_length = tokenizer, limit
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The strings of tokens."""
+        return self.tokenizer.convert_ids_to_tokens(ids)
+
+    def __call__(
+        self, text: Any, *, truncation: bool = False, max_length: int | None = None, **kwargs: Any
+    ) -> Any:
+        """Ids of the tokens, and with `return_offsets_mapping` where each begins and ends in the
+        prompt; (0, 0) for padding. Without `truncation` there is no padding either."""
+        if not truncation:
+            return self.tokenizer(text, **kwargs)
+        most = max_length or self.model_max_length
+        return self.tokenizer(
+            text, truncation=True, max_length=most, padding="max_length", **kwargs
+        )
 
 
 class AuraFlowAdapter(Adapter):
@@ -40,6 +66,10 @@ class AuraFlowAdapter(Adapter):
     @property
     def registers(self) -> int:
         return self.denoiser.register_tokens.shape[1]
+
+    def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
+        tokenizer, limit = super().words(pipe, text_tokens)
+        return PaddedPrompts(tokenizer, limit), limit
 
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         return [self.registers + tokens for tokens in super().text_lengths(given, rows)]
