@@ -1,12 +1,12 @@
-"""How many numbers the components of a model hold, and in what parts they can leave the GPU: from
-configurations and headers of weight files.
+"""How many numbers the components of a model hold, and in what parts they can leave the GPU.
 
-The shipped sizes (`architectures/*.json`, "sizes") and a folder's weight files need no torch. Other
+The shipped models' sizes (`component_sizes.json`) and a folder's weight files need no torch. Other
 configurations are built on the meta device.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import defaultdict
@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.backbone.component_configs import REMEDY, on_meta
+from diffusae.backbone.describe import configurations
+from diffusae.backbone.hookpoints import COMPONENTS
+from diffusae.sources import is_hub_id
 from diffusae.tensor_files import Shape, read_header
 
+SHIPPED = Path(__file__).parent / "component_sizes.json"
+"""{model of `architectures`: {component: the numbers of its size}}"""
 _VARIANT = re.compile(r"[^.]+\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors")
 _LISTED = re.compile(r"(\w+\.\d+)\.")
 """A parameter of a member of a list that lies directly in the component: `down_blocks.2.`"""
-_EMBEDDING = re.compile(
-    r"(^|\.)(\w*token_embedding|position_embedding|shared|embed_tokens|relative_attention_bias)\.weight$"
+_LOOKED_UP = re.compile(
+    r"(token_embedding|position_embedding|shared|embed_tokens|attention_bias|embeddings)\.weight$"
 )
-"""Tables that are looked up. All other matrices are weights of linear layers."""
+"""Tables. All other matrices are weights of linear layers."""
 
 
 @dataclass(frozen=True)
@@ -61,48 +66,99 @@ class ComponentSize:
                 blocks[match[1]] += count
             else:
                 outside += count
-            if len(shape) == 2 and name.endswith(".weight") and not _EMBEDDING.search(name):
+            if len(shape) == 2 and name.endswith(".weight") and not _LOOKED_UP.search(name):
                 linear += count
-        total = sum(layers.values())
-        largest = max(layers.values(), default=0)
-        return cls(total, linear, largest, max(blocks.values(), default=0), outside)
+        block = max(blocks.values(), default=0)
+        return cls(sum(layers.values()), linear, max(layers.values(), default=0), block, outside)
 
 
-def sizes_of_parts(parts: Mapping[str, Any], source: object) -> dict[str, ComponentSize]:
-    """{component: size} of `describe.configurations`: the shipped sizes, else by building."""
-    if "sizes" in parts:
-        return {name: ComponentSize(*numbers) for name, numbers in parts["sizes"].items()}
-    return built_sizes(parts, source)
+@dataclass(frozen=True)
+class ModelSize:
+    """A model's weights, and the widths that its activations follow.
+
+    Attributes:
+        components: {component: its size}; the U-Net or transformer is `denoiser`.
+        classes: {component: its class}.
+        unet_width: channels of a U-Net's finest level; None for a transformer.
+        vae_width: channels of the VAE's decoder at the picture's size.
+        tile: side in pixels of the tiles that `model.vae_tiling` decodes; None: unknown.
+    """
+
+    components: Mapping[str, ComponentSize]
+    classes: Mapping[str, str]
+    unet_width: int | None
+    vae_width: int
+    tile: int | None
 
 
-def built_sizes(parts: Mapping[str, Any], source: object) -> dict[str, ComponentSize]:
-    """The same by building every component on the meta device. Raises as `on_meta`."""
-    configs = {"denoiser": parts["denoiser"], "vae": parts["vae"]}
-    for name, config in parts["text_encoders"].items():
-        values = {key: value for key, value in config.items() if key != "_class_name"}
-        configs[name] = {**values, "architectures": [config["_class_name"]]}
+def model_size(
+    source: str | Path, *, revision: str | None, architecture: str | None, variant: str | None
+) -> ModelSize:
+    """The size of a folder's or a hub's model before its weights load. Raises as `describe`."""
+    parts = configurations(source, revision=revision, architecture=architecture)
+    configs = _by_component(parts)
+    if architecture is not None and is_hub_id(source):
+        known = shipped_sizes().get(architecture, {})
+    else:
+        known = sizes_in_folder(Path(source).expanduser(), variant)
+    denoiser, vae = parts["denoiser"], parts["vae"]
+    channels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels")
+    return ModelSize(
+        components={
+            name: known.get(name) or built_size(config, source) for name, config in configs.items()
+        },
+        classes={name: _class_of(config) for name, config in configs.items()},
+        unet_width=channels_of[0] if (channels_of := denoiser.get("block_out_channels")) else None,
+        vae_width=channels[0] if channels else vae.get("base_dim", 128),
+        tile=vae.get("sample_size"),
+    )
+
+
+def shipped_sizes() -> dict[str, dict[str, ComponentSize]]:
+    """{model of `architectures`: {component: size}}."""
+    models = json.loads(SHIPPED.read_text(encoding="utf-8"))
     return {
-        name: ComponentSize.of(
-            {path: tuple(one.shape) for path, one in on_meta(config, source).named_parameters()}
-        )
-        for name, config in configs.items()
+        model: {name: ComponentSize(*numbers) for name, numbers in sizes.items()}
+        for model, sizes in models.items()
     }
 
 
+def built_sizes(parts: Mapping[str, Any], source: object) -> dict[str, list[int]]:
+    """A model's sizes as `component_sizes.json` keeps them, by building it on the meta device."""
+    configs = _by_component(parts)
+    return {name: list(astuple(built_size(config, source))) for name, config in configs.items()}
+
+
+def built_size(config: Mapping[str, Any], source: object) -> ComponentSize:
+    """The size of a component by building it. Raises as `on_meta`."""
+    module = on_meta(dict(config), source)
+    return ComponentSize.of({name: tuple(p.shape) for name, p in module.named_parameters()})
+
+
 def sizes_in_folder(folder: Path, variant: str | None) -> dict[str, ComponentSize]:
-    """{component: size} of the components of a pipeline's folder that have weight files there."""
+    """{component: size} of the components that have weight files in a pipeline's folder."""
     sizes = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         shapes: dict[str, Shape] = {}
         for file in sorted(path.glob("*.safetensors")):
             match = _VARIANT.fullmatch(file.name)
             if (match and match[1]) == variant:
                 shapes |= read_header(file, remedy=REMEDY).shapes
         if shapes:
-            sizes[path.name] = ComponentSize.of(shapes)
+            sizes["denoiser" if path.name in COMPONENTS else path.name] = ComponentSize.of(shapes)
     return sizes
 
 
-def as_numbers(sizes: Mapping[str, ComponentSize]) -> dict[str, list[int]]:
-    """As `architectures/*.json` keeps them."""
-    return {name: list(astuple(size)) for name, size in sizes.items()}
+def _by_component(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{component: configuration, with `_class_name` in diffusers' and `architectures` in
+    transformers' words}."""
+    encoders = {
+        name: {key: value for key, value in config.items() if key != "_class_name"}
+        | {"architectures": [config["_class_name"]]}
+        for name, config in parts["text_encoders"].items()
+    }
+    return {"denoiser": parts["denoiser"], "vae": parts["vae"], **encoders}
+
+
+def _class_of(config: Mapping[str, Any]) -> str:
+    return config.get("_class_name") or config["architectures"][0]

@@ -17,7 +17,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
-from diffusae.backbone.families import require_adapter
+from diffusae.backbone.families.table import require_adapter
 from diffusae.backbone.hookpoints import COMPONENTS
 from diffusae.backbone.offloading import compute_in_slices, modules_of, offload, require_accelerator
 from diffusae.backbone.placement import moved_steps
