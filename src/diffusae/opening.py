@@ -95,6 +95,7 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
     register_resolvers()
     shipped = model.get("name") in Composer(STAGE).options("model")
     cfg = _composed([f"model={model['name']}"] if shipped else [])
+    _refuse_named_files(directory, model)
     source = model_source or _source(directory, record, cfg.model if shipped else {})
     with open_dict(cfg):
         cfg.model = {**cfg.model, **_values(model), "source": _text(source)}
@@ -105,6 +106,18 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
         if isinstance(stored, Mapping) and stored.get("held_out") == "codes":
             cfg.activations.held_out = "codes"
     return cfg
+
+
+def _refuse_named_files(directory: Path, model: Mapping[str, Any]) -> None:
+    """`UntrustedSource` for a record that names files of weights beside the model's source."""
+    for name in ("gguf", "lora"):
+        if (file := model.get(name)) is not None:
+            raise UntrustedSource(
+                f"the record of {directory} names model.{name}={file}, and a file may not decide"
+                " what is loaded. If you trust it, give the study's overrides:"
+                f" diffusae.open({str(directory)!r}, ..., 'model.{name}={file}')",
+                file,
+            )
 
 
 def _source(directory: Path, record: RunRecord, shipped: Mapping[str, Any] | DictConfig) -> str:

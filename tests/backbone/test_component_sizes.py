@@ -86,6 +86,7 @@ def test_no_more_of_a_denoiser_is_there_at_a_time_than_its_size_says(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Group offloading: the parameters outside of blocks, and one block."""
+    pytest.importorskip("accelerate")
     there: dict[int, int] = {}
     most: list[int] = [0]
     own = [ModuleGroup.onload_, ModuleGroup.offload_]

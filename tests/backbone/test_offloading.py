@@ -104,13 +104,12 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuOffload, "pre_forward", pre_forward)
 
 
-@pytest.mark.parametrize("family", ["sd", "flux"])
+@pytest.mark.parametrize("family", [pytest.param("sd", marks=pytest.mark.slow), "flux"])
 @pytest.mark.parametrize("how", ["group", "model", "sequential"])
 def test_an_offloaded_pipeline_is_captured_and_steered_to_the_bit(
     how: Offload, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if how != "group":
-        pytest.importorskip("accelerate")
+    pytest.importorskip("accelerate")
     plain, edited = (seen_in(tiny_family(family), family, edited=e) for e in (False, True))
     poison(monkeypatch)
     pipe = tiny_family(family)
@@ -125,6 +124,7 @@ def test_an_offloaded_pipeline_is_captured_and_steered_to_the_bit(
 
 
 def test_a_denoiser_that_waits_in_groups_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
     plain = seen_in(tiny_family("flux"), "flux")
     poison(monkeypatch)
     pipe = tiny_family("flux")
@@ -138,8 +138,7 @@ def test_a_denoiser_that_waits_in_groups_can_be_compiled(monkeypatch: pytest.Mon
 def test_what_reads_weights_outside_of_a_call_is_refused(
     how: Offload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if how != "group":
-        pytest.importorskip("accelerate")
+    pytest.importorskip("accelerate")
     pipe = tiny_family("sd")
     refuse_offloaded(pipe.text_encoder, "SAFREE")
     poison(monkeypatch)

@@ -31,6 +31,7 @@ from diffusae.study.study import Study
 from live_memory import LiveMemory, fused_attention
 
 UNET, VAE, CLIP = 859_520_964, 83_653_863, 123_060_480
+COND = ("grid.conditionings=[cond]", "conditioning=cond")
 LATENTS, PIXELS = 64 * 64, 512 * 512
 
 
@@ -86,10 +87,8 @@ def test_slices_and_branches_change_what_they_should() -> None:
 def test_quantisation_shrinks_linear_layers_of_the_denoiser_and_of_t5_alone(
     quantization: str, stored: float
 ) -> None:
-    memory = memory_of(
-        f"model.quantization={quantization}", "model.dtype=bfloat16", "grid.conditionings=[cond]",
-        "conditioning=cond", model="flux_dev",
-    )  # fmt: skip
+    options = f"model.quantization={quantization}", "model.dtype=bfloat16"
+    memory = memory_of(*options, *COND, model="flux_dev")
     sizes = memory.size.components
     expected = 2 * (sizes["vae"].parameters + sizes["text_encoder"].parameters)
     for name in ("denoiser", "text_encoder_2"):
@@ -126,7 +125,7 @@ def test_the_choice_for_a_card_fits_and_none_that_is_less_slow_does() -> None:
 
 def test_the_overrides_of_a_choice_make_it_the_configured_one() -> None:
     memory = memory_of(model="sdxl")
-    for choice in memory.ever_slower():
+    for choice in list(memory.ever_slower())[::4]:
         overrides = choice.overrides(Choice.configured(memory.model)).split()
         assert Choice.configured(memory_of(*overrides, model="sdxl").model) == choice
 
@@ -139,24 +138,31 @@ def test_the_plan_shows_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "GPU memory (* as configured)" in shown and "fits 6 GB" in shown
     kept = json.loads((Study(cfg).directory / "plan.json").read_text())["gpu"]
-    memory = memory_of("model.dtype=float32", "model.batch_size=1", "grid.blocks=[down,mid,up]")
+    memory = memory_of("model.batch_size=1", "grid.blocks=[down,mid,up]")
     assert [one["peak"] for one in kept["choices"]] == [one.peak for one in memory.choices()]
     assert kept["least_slow"]["overrides"] in shown
     assert kept["training"] > 0 and kept["captured"] > 0
 
 
-# {model: (pixels, what is alive at most of the estimate)}. Slow ones: larger of the same kind.
+# {model: (pixels, what is alive at most of the estimate)}
 ALIVE = {
     "sd14": (512, 1.0),
     "sdxl": (512, 0.61),
     "flux_dev": (512, 0.98),
     "sd3": (512, 0.69),
-    "pixart_alpha": (512, 0.68),
+    "pixart_alpha": (512, 0.62),
 }
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ALIVE)
+# Slow: more blocks; `sd14` and `sd3` have the same kinds of denoisers.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("sd14", "sd3") else pytest.param(name, marks=pytest.mark.slow)
+        for name in ALIVE
+    ],
+)
 def test_the_estimate_of_the_denoiser_is_not_below_what_is_alive_at_a_time(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families.table import require_adapter
 from diffusae.backbone.hookpoints import COMPONENTS
+from diffusae.backbone.lora import load_lora
 from diffusae.backbone.offloading import compute_in_slices, modules_of, offload, require_accelerator
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.quantizing import (
@@ -52,6 +53,7 @@ def load_pipeline(
     scheduler: SchedulerChoice = "ddim",
     log_snr_shift: float = 0.0,
     safety_checker: bool = False,
+    lora: str | None = None,
     saving: Saving | None = None,
 ) -> DiffusionPipeline:
     """Load a diffusers pipeline that computes on `device` in `dtype`, without progress bars.
@@ -63,6 +65,7 @@ def load_pipeline(
         scheduler: "ddim" replaces the scheduler by DDIM on the same noise schedule; "keep" keeps
             it.
         log_snr_shift: how much higher the log-SNR of every step is (`placement.moved_steps`).
+        lora: a safetensors file with a LoRA of this model.
         saving: offloading, slicing and quantised weights; None: every component is on `device`.
 
     Raises:
@@ -109,6 +112,8 @@ def load_pipeline(
             raise UserError(what) from error
     quantized = quantized_components(components, saving)
     home = device if saving.offload == "none" else torch.device("cpu")
+    if lora is not None:
+        load_lora(pipe, lora)
     for name, module in modules_of(pipe).items():
         # Some libraries ignore `dtype` and load in the stored one. Quantised weights keep theirs.
         _ = module.to(home) if name in quantized else module.to(device=home, dtype=dtype)

@@ -21,7 +21,7 @@ def require_accelerator(saving: Saving, device: torch.device) -> None:
             f"model.offload={saving.offload} keeps weights off the GPU, and torch sees no GPU on"
             " this machine: all weights are in the CPU's memory anyway; set model.offload=none"
         )
-    if saving.offload in ("model", "sequential"):
+    if saving.offload != "none":
         require_packages(f"model.offload={saving.offload}", "offload", "accelerate")
 
 

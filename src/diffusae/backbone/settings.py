@@ -119,6 +119,8 @@ class ModelSettings(Settings, part="model"):
     vae_tiling: bool
     quantization: Quantization
     gguf: str | None
+    lora: str | None
+    """A safetensors file."""
 
     @property
     def saving(self) -> Saving:

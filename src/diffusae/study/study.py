@@ -252,7 +252,7 @@ class Study:
         for name in ("architecture", "guidance_layout", "latent_scale", "offload"):
             model.pop(name)
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
-        off |= {"log_snr_shift": 0, "quantization": "none", "gguf": None}
+        off |= {"log_snr_shift": 0, "quantization": "none", "gguf": None, "lora": None}
         off |= {"attention_slicing": False, "vae_slicing": False, "vae_tiling": False}
         return {
             name: value for name, value in model.items() if name not in off or value != off[name]
