@@ -15,8 +15,8 @@ from diffusers.hooks.group_offloading import ModuleGroup
 from torch import Tensor, nn
 
 from composing import compose
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.compiled import compile_denoiser
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import denoiser_of, execution_device
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.offloading import compute_in_slices, offload, refuse_offloaded

@@ -59,7 +59,9 @@ def test_a_controlnets_residuals_are_in_the_updates() -> None:
     pipe = tiny_pipeline()
     plain, _ = check(pipe, arguments(**SIZE))
     torch.manual_seed(3)
-    controlnet = ControlNetModel.from_unet(pipe.unet, conditioning_channels=3).eval()
+    controlnet = ControlNetModel.from_unet(
+        pipe.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32)
+    ).eval()
     for name, parameter in controlnet.named_parameters():
         if "controlnet_" in name:  # they begin at zero
             torch.nn.init.normal_(parameter, std=0.3)
@@ -76,7 +78,7 @@ def test_an_ip_adapters_pictures_are_in_the_updates_and_not_in_the_attention_to_
     pipe = tiny_pipeline()
     plain, _ = check(pipe, arguments(**SIZE))
     torch.manual_seed(3)
-    tokens, width, embedded = 2, 32, 12
+    tokens, width, embedded = 4, 32, 12
     weights: dict[str, Tensor] = {}
     crossed = [name for name in pipe.unet.attn_processors if ".attn2." in name]
     for place, name in enumerate(crossed):
@@ -150,9 +152,9 @@ def test_a_lora_is_in_the_updates_and_the_hookpoints_stay(lora: Path, tmp_path: 
     assert differ(updates, plain)
     pipe.fuse_lora()
     fused, same = check(pipe, arguments(**SIZE))
-    torch.testing.assert_close(same, latents, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(same, latents, rtol=1e-2, atol=1e-3)
     for key, update in fused.items():
-        torch.testing.assert_close(update, updates[key], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(update, updates[key], rtol=1e-2, atol=1e-3)
     other = {f"transformer.{name}": torch.zeros(2, 3) for name in ("x.lora_A.weight",)}
     save_file(other, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"other\.safetensors (does not load|has no weights)"):

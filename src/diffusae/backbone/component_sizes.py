@@ -31,6 +31,9 @@ _LOOKED_UP = re.compile(
 )
 """Tables. All other matrices are weights of linear layers."""
 
+_T5 = {"feed_forward_proj": "gated-gelu"}
+"""What `architectures` leaves out of T5, where it is the same in all; others do not read it."""
+
 
 @dataclass(frozen=True)
 class ComponentSize:
@@ -153,11 +156,28 @@ def _by_component(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """{component: configuration, with `_class_name` in diffusers' and `architectures` in
     transformers' words}."""
     encoders = {
-        name: {key: value for key, value in config.items() if key != "_class_name"}
+        name: _T5
+        | {key: value for key, value in config.items() if key != "_class_name"}
         | {"architectures": [config["_class_name"]]}
         for name, config in parts["text_encoders"].items()
     }
-    return {"denoiser": parts["denoiser"], "vae": parts["vae"], **encoders}
+    return {"denoiser": parts["denoiser"], "vae": _vae(parts["vae"]), **encoders}
+
+
+def _vae(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A VAE's configuration with what `architectures` leaves out, since it is the same in all of
+    the kind."""
+    levels = len(config.get("block_out_channels") or ())
+    if config["_class_name"] not in ("AutoencoderKL", "AutoencoderKLFlux2") or not levels:
+        return dict(config)
+    of_16_channels = {"use_quant_conv": False, "use_post_quant_conv": False}
+    return {
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": 2,
+        **(of_16_channels if config.get("latent_channels") == 16 else {}),
+        **config,
+    }
 
 
 def _class_of(config: Mapping[str, Any]) -> str:
