@@ -5,6 +5,7 @@ refused.
 are tried on weights that torchao and GGUF quantise on a CPU."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,17 @@ def test_bitsandbytes_is_configured_for_either_library_in_the_models_dtype(
     for one in chosen.values():
         assert getattr(one, f"load_in_{bits}bit")
         assert bits == 8 or one.bnb_4bit_compute_dtype is torch.bfloat16
+
+
+def test_a_folder_with_quantised_weights_is_refused_by_component(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "transformer" / "config.json"
+    config = json.loads(path.read_text()) | {"quantization_config": {"quant_method": "x"}}
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="transformer is stored with quantised weights"):
+        load(copy)
 
 
 @pytest.mark.parametrize("offload", ["sequential", "group"])

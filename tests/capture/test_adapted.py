@@ -75,7 +75,7 @@ def test_a_controlnets_residuals_are_in_the_updates() -> None:
 
 
 def test_an_ip_adapters_pictures_are_in_the_updates_and_not_in_the_attention_to_the_text() -> None:
-    pipe = tiny_pipeline()
+    pipe: Any = tiny_pipeline()
     plain, _ = check(pipe, arguments(**SIZE))
     torch.manual_seed(3)
     tokens, width, embedded = 4, 32, 12

@@ -25,6 +25,7 @@ from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.quantizing import (
     quantized_components,
     quantizing_options,
+    refuse_stored_quantized,
     require_quantizers,
 )
 from diffusae.backbone.settings import Saving, SchedulerChoice
@@ -81,16 +82,7 @@ def load_pipeline(
     unused: dict[str, Any] = {} if safety_checker else dict.fromkeys(_UNUSED)
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
-        components = _read_index(folder)
-        require_trusted(folder, components)
-        require_adapter(components)
-        needed = components.keys() - unused.keys()
-        for name in sorted(needed):
-            refuse_pickles(folder / name)
-        _refuse_another_variant(folder, needed, variant)
-        for name in sorted(needed):
-            if not (saving.gguf and name in COMPONENTS):  # its weights are in that file
-                require_weights(folder, name)
+        components = _checked_components(folder, unused, variant, saving)
         options: dict[str, Any] = {name: None for name in unused if name in components}
         if not safety_checker and "requires_safety_checker" in components:
             options["requires_safety_checker"] = False
@@ -110,14 +102,10 @@ def load_pipeline(
         except Exception as error:  # a damaged folder may raise anything
             what = f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
             raise UserError(what) from error
-    quantized = quantized_components(components, saving)
-    home = device if saving.offload == "none" else torch.device("cpu")
     if lora is not None:
         load_lora(pipe, lora)
-    for name, module in modules_of(pipe).items():
-        # Some libraries ignore `dtype` and load in the stored one. Quantised weights keep theirs.
-        _ = module.to(home) if name in quantized else module.to(device=home, dtype=dtype)
-    _check_dtype(pipe, dtype, quantized)
+    home = device if saving.offload == "none" else torch.device("cpu")
+    _move(pipe, home, dtype, quantized=quantized_components(components, saving))
     if device.type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
         pipe.components["unet"].to(memory_format=torch.channels_last)  # CPUs convolve faster so
     if scheduler == "ddim":
@@ -148,6 +136,24 @@ def _folder_of(
             **unused,
         ),
     )
+
+
+def _checked_components(
+    folder: Path, unused: Collection[str], variant: str | None, saving: Saving
+) -> dict[str, Any]:
+    """The components that a folder declares, after all checks that need no weights in memory."""
+    components = _read_index(folder)
+    require_trusted(folder, components)
+    require_adapter(components)
+    needed = sorted(components.keys() - set(unused))
+    for name in needed:
+        refuse_pickles(folder / name)
+    _refuse_another_variant(folder, needed, variant)
+    for name in needed:
+        if not (saving.gguf and name in COMPONENTS):  # its weights are in that file
+            refuse_stored_quantized(folder, name)
+            require_weights(folder, name)
+    return components
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -195,9 +201,17 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
     return ddim
 
 
-def _check_dtype(
-    pipe: DiffusionPipeline, dtype: torch.dtype, quantized: Collection[str] = ()
+def _move(
+    pipe: DiffusionPipeline, home: torch.device, dtype: torch.dtype, *, quantized: Collection[str]
 ) -> None:
+    """Put every component on a device in a dtype, and check it. Quantised ones keep their dtype."""
+    for name, module in modules_of(pipe).items():
+        # Some libraries ignore `dtype` and load in the stored one.
+        _ = module.to(home) if name in quantized else module.to(device=home, dtype=dtype)
+    _check_dtype(pipe, dtype, quantized)
+
+
+def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype, quantized: Collection[str]) -> None:
     """`UserError` for mixed dtypes, which fail in the middle of a run or go unnoticed. Quantised
     components keep some parameters in float32 by design, and their stored numbers are no floats."""
     for name, component in modules_of(pipe).items():

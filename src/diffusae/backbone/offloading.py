@@ -74,12 +74,13 @@ def _offload_groups(module: nn.Module, device: torch.device, *, blocks: bool) ->
         raise UserError(
             f"{type(module).__name__} cannot be offloaded in groups; set model.offload=model"
         )
-    size: Any = {"offload_type": "block_level", "num_blocks_per_group": 1}
+    by_block: Any = {"offload_type": "block_level", "num_blocks_per_group": 1}
+    by_layer: Any = {"offload_type": "leaf_level"}
     apply_group_offloading(
         module,
         onload_device=device,
         offload_device=torch.device("cpu"),
-        **(size if blocks else {"offload_type": "leaf_level"}),
+        **(by_block if blocks else by_layer),
     )
 
 

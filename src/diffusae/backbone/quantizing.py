@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from diffusae.backbone.component_configs import REMEDY
 from diffusae.backbone.hookpoints import COMPONENTS
 from diffusae.backbone.packages import require_packages
 from diffusae.backbone.settings import Quantization, Saving
 from diffusae.errors import UserError
+from diffusae.parsing import read_json
 from diffusae.sources import first_line
 
 _MAGIC = b"GGUF"
@@ -36,6 +38,18 @@ def require_quantizers(saving: Saving, device: torch.device) -> None:
     if saving.gguf is not None:
         require_packages("model.gguf", "gguf", "gguf", "accelerate")
         _require_gguf(Path(saving.gguf).expanduser())
+
+
+def refuse_stored_quantized(folder: Path, name: str) -> None:
+    """`UserError` for a component that a folder stores quantised: such a folder was never read
+    here."""
+    path = folder / name / "config.json"
+    if path.is_file() and read_json(path, remedy=REMEDY).get("quantization_config"):
+        raise UserError(
+            f"{folder / name} is stored with quantised weights, and only weights that are quantised"
+            " while they load are supported; give the folder of the original weights, with"
+            " model.quantization=bnb8 or bnb4"
+        )
 
 
 def quantized_components(components: Mapping[str, Any], saving: Saving) -> list[str]:

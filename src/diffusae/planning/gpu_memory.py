@@ -160,7 +160,7 @@ class GpuMemory:
 
         Components move once a call, groups and layers at every step, layers in more copies.
         """
-        own = Choice.configured(self.model)
+        own = replace(Choice.configured(self.model), offload="none")
         alone = replace(own, batch_size=1)
         sliced = replace(own, vae_slicing=own.vae_slicing or own.batch_size > 1)
         whole = [own, sliced, replace(sliced, offload="model"), alone]
