@@ -14,6 +14,7 @@ from diffusae.backbone.component_sizes import (
     SHIPPED,
     ComponentSize,
     built_sizes,
+    by_component,
     model_size,
     shipped_sizes,
     sizes_in_folder,
@@ -69,12 +70,7 @@ def test_published_totals() -> None:
 @pytest.mark.parametrize("component", ["denoiser", "text_encoder", "text_encoder_2"])
 @pytest.mark.parametrize("name", ["sdxl", "flux_dev"])
 def test_linear_weights_are_told_from_tables_by_their_names(name: str, component: str) -> None:
-    config: Any = configurations("owner/name", architecture=name)
-    config = config["denoiser"] if component == "denoiser" else config["text_encoders"][component]
-    if component != "denoiser":
-        config = {k: v for k, v in config.items() if k != "_class_name"} | {
-            "architectures": [config["_class_name"]]
-        }
+    config = by_component(configurations("owner/name", architecture=name))[component]
     modules = on_meta(config, name).modules()
     linear = sum(one.weight.numel() for one in modules if isinstance(one, nn.Linear))
     assert shipped_sizes()[name][component].linear == linear

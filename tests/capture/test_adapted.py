@@ -23,7 +23,7 @@ from diffusae.interventions.edits import Edit
 from diffusae.interventions.steer import steer
 from tiny_pipeline import HOOKPOINTS, tiny_pipeline
 
-MID = HOOKPOINTS["mid"]
+MID, UP = HOOKPOINTS["mid"], HOOKPOINTS["up"]
 TIMES = [667, 334, 1]
 SIZE = {"height": 16, "width": 16}
 
@@ -34,17 +34,17 @@ def arguments(**options: Any) -> dict[str, Any]:
     return {**given, "latents": latents, "output_type": "latent", **options}
 
 
-def check(pipe: Any, given: dict[str, Any]) -> tuple[dict[Any, Tensor], Tensor]:
+def check(pipe: Any, given: dict[str, Any], path: str = MID) -> tuple[dict[Any, Tensor], Tensor]:
     """(updates, final latents). Updates are a plain hook's: the rows of `uncond`, then those
     of `cond`. A negated update changes the picture."""
-    with plain_hook(pipe.unet, MID) as seen, capture_updates(pipe, {"mid": MID}, TIMES) as got:
+    with plain_hook(pipe.unet, path) as seen, capture_updates(pipe, {"at": path}, TIMES) as got:
         latents = pipe(**given).images
     assert [len(update) for _, update in seen] == [4, 4, 4]
     for timestep, (_, update) in zip(TIMES, seen, strict=True):
-        assert torch.equal(got.updates["mid", timestep, "uncond"], update[:2])
-        assert torch.equal(got.updates["mid", timestep, "cond"], update[2:])
+        assert torch.equal(got.updates["at", timestep, "uncond"], update[:2])
+        assert torch.equal(got.updates["at", timestep, "cond"], update[2:])
     assert torch.equal(pipe(**given).images, latents)
-    with steer(pipe, [Edit(MID, lambda updates, _grid: -updates)]) as steering:
+    with steer(pipe, [Edit(path, lambda updates, _grid: -updates)]) as steering:
         assert not torch.equal(pipe(**given).images, latents)
     assert steering.steps == {0: 3}
     return got.updates, latents
@@ -56,8 +56,9 @@ def differ(one: dict[Any, Tensor], other: dict[Any, Tensor]) -> bool:
 
 
 def test_a_controlnets_residuals_are_in_the_updates() -> None:
+    """They are added to what the upper half of the U-Net reads."""
     pipe = tiny_pipeline()
-    plain, _ = check(pipe, arguments(**SIZE))
+    plain, _ = check(pipe, arguments(**SIZE), UP)
     torch.manual_seed(3)
     controlnet = ControlNetModel.from_unet(
         pipe.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32)
@@ -70,7 +71,7 @@ def test_a_controlnets_residuals_are_in_the_updates() -> None:
         **parts, controlnet=controlnet, requires_safety_checker=False
     )
     controlled.set_progress_bar_config(disable=True)
-    updates, _ = check(controlled, arguments(image=torch.rand(2, 3, 16, 16)))
+    updates, _ = check(controlled, arguments(image=torch.rand(2, 3, 16, 16)), UP)
     assert differ(updates, plain)
 
 

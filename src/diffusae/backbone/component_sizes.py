@@ -99,7 +99,7 @@ def model_size(
 ) -> ModelSize:
     """The size of a folder's or a hub's model before its weights load. Raises as `describe`."""
     parts = configurations(source, revision=revision, architecture=architecture)
-    configs = _by_component(parts)
+    configs = by_component(parts)
     if architecture is not None and is_hub_id(source):
         known = shipped_sizes().get(architecture, {})
     else:
@@ -128,7 +128,7 @@ def shipped_sizes() -> dict[str, dict[str, ComponentSize]]:
 
 def built_sizes(parts: Mapping[str, Any], source: object) -> dict[str, list[int]]:
     """A model's sizes as `component_sizes.json` keeps them, by building it on the meta device."""
-    configs = _by_component(parts)
+    configs = by_component(parts)
     return {name: list(astuple(built_size(config, source))) for name, config in configs.items()}
 
 
@@ -152,7 +152,7 @@ def sizes_in_folder(folder: Path, variant: str | None) -> dict[str, ComponentSiz
     return sizes
 
 
-def _by_component(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def by_component(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """{component: configuration, with `_class_name` in diffusers' and `architectures` in
     transformers' words}."""
     encoders = {
