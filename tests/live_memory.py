@@ -16,10 +16,11 @@ class LiveMemory(TorchDispatchMode):
     operation takes within itself is not seen.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *others: Tensor) -> None:
+        """Leave out the weights of `module`, and `others`."""
         super().__init__()
         self.peak = 0
-        own = [*module.parameters(), *module.buffers()]
+        own = [*module.parameters(), *module.buffers(), *others]
         self._own = {tensor.untyped_storage()._cdata for tensor in own}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 

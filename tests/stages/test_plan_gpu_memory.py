@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from composing import compose
 from diffusae.backbone.component_configs import on_meta
@@ -19,15 +20,18 @@ from diffusae.planning.gpu_memory import (
     CONTEXT,
     DECODER_NUMBERS,
     MARGIN,
+    SAE_NUMBERS,
     TRANSFORMER_NUMBERS,
     UNET_NUMBERS,
     Choice,
     GpuMemory,
 )
 from diffusae.planning.gpu_tables import fitting
+from diffusae.sae.module import adam
 from diffusae.stages import plan as stage
 from diffusae.study.model import describe_model
 from diffusae.study.study import Study
+from diffusae.training.train import module_of
 from live_memory import LiveMemory, fused_attention
 
 UNET, VAE, CLIP = 859_520_964, 83_653_863, 123_060_480
@@ -221,3 +225,31 @@ def test_the_estimate_of_the_decoder_is_what_is_alive_at_a_time(
         vae.decode(torch.zeros(1, 4, 32, 48, dtype=torch.bfloat16, device="meta"))
     estimated = DECODER_NUMBERS * 256 * 384 * 128
     assert live.peak / 2 == pytest.approx(estimated, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        (("trainer.kernels=torch",), 0.4),
+        (("trainer.kernels=dense",), 0.5),
+        (("trainer.kernels=dense", "sae=jumprelu"), 0.9),
+    ],
+)
+def test_the_estimate_of_a_training_step_is_not_below_what_is_alive_at_a_time(
+    options: tuple[str, ...], share: float
+) -> None:
+    """On the CPU, beside the weights, their gradients and Adam's moments."""
+    d_in, d_sae, batch = 128, 2048, 512
+    sizes = [f"sae.d_sae={d_sae}", f"activations.batch_size={batch}"]
+    module = module_of(Study(compose("train", overrides=["debug=tiny", *sizes, *options])), d_in)
+    vectors = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(1))
+    module.initialise(vectors)
+    optimiser = adam(module.autoencoder.parameters(), module)
+    step = module.step_of(optimiser)
+    step({"": vectors})
+    kept = [value for state in optimiser.state.values() for value in state.values()]
+    kept += [weight.grad for weight in module.autoencoder.parameters() if weight.grad is not None]
+    with LiveMemory(module, *(tensor for tensor in kept if isinstance(tensor, Tensor))) as live:
+        step({"": vectors})
+    assert live.peak / (4 * batch * d_sae * SAE_NUMBERS) == pytest.approx(share, abs=0.2)
+    assert live.peak < 4 * batch * (SAE_NUMBERS * d_sae + 4 * d_in)
