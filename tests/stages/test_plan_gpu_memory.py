@@ -12,7 +12,8 @@ from torch import Tensor
 
 from composing import compose
 from diffusae.backbone.component_configs import on_meta
-from diffusae.backbone.describe import ARCHITECTURES, build_denoiser, describe
+from diffusae.backbone.component_sizes import by_component
+from diffusae.backbone.describe import ARCHITECTURES, build_denoiser, configurations, describe
 from diffusae.backbone.families.table import adapter_for
 from diffusae.backbone.settings import ModelSettings
 from diffusae.planning.estimate import estimate
@@ -219,8 +220,8 @@ def test_the_estimate_of_the_decoder_is_what_is_alive_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused_attention)
-    config = json.loads((ARCHITECTURES / "sd14.json").read_text())["vae"]
-    vae: Any = on_meta(config, "sd14").to(torch.bfloat16)
+    parts = by_component(configurations("owner/name", architecture="sd14"))
+    vae: Any = on_meta(parts["vae"], "sd14").to(torch.bfloat16)
     with LiveMemory(vae) as live:
         vae.decode(torch.zeros(1, 4, 32, 48, dtype=torch.bfloat16, device="meta"))
     estimated = DECODER_NUMBERS * 256 * 384 * 128
