@@ -21,12 +21,13 @@ from diffusae.backbone.hookpoints import denoiser_of, execution_device
 from diffusae.backbone.load import load_pipeline
 from diffusae.backbone.offloading import compute_in_slices, offload, refuse_offloaded
 from diffusae.backbone.random_weights import with_random_denoiser
-from diffusae.backbone.settings import Offload, Saving
+from diffusae.backbone.settings import ModelSettings, Offload, Saving
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.steer import steer
+from diffusae.study.model import load_model
 from diffusae.study.study import Study
 from tiny_families import FAMILIES, PIXELS, tiny_family
 
@@ -166,6 +167,16 @@ def test_slices_make_the_same_pictures_up_to_rounding_and_tiles_nearly() -> None
     assert torch.equal(made["latents"], plain["latents"])
     assert made["pictures"].shape == plain["pictures"].shape
     assert not torch.equal(made["pictures"], plain["pictures"])
+
+
+def test_the_settings_of_a_model_reach_its_pipeline(tmp_path: Path) -> None:
+    tiny_family("sd").save_pretrained(tmp_path / "sd")
+    options = FAMILIES["sd"].overrides(tmp_path / "sd")
+    options += ["model.attention_slicing=true", "model.vae_slicing=true", "model.vae_tiling=true"]
+    pipe = load_model(ModelSettings.of(compose("plan", overrides=options)))
+    assert pipe.vae.use_slicing and pipe.vae.use_tiling
+    attention = pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    assert type(attention.processor).__name__ == "SlicedAttnProcessor"
 
 
 def test_a_transformer_has_no_attention_slicing_and_says_so() -> None:

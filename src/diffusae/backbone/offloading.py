@@ -86,8 +86,7 @@ def _offload_groups(module: nn.Module, device: torch.device, *, blocks: bool) ->
 
 def _unable(module: nn.Module, setting: str) -> UserError:
     return UserError(
-        f"{type(module).__name__} has no such thing as model.{setting}=true asks for; set"
-        f" model.{setting}=false"
+        f"{type(module).__name__} cannot do model.{setting}=true; set model.{setting}=false"
     )
 
 
