@@ -35,8 +35,10 @@ test-faults: setup ## kill, damage and fill small studies; SEED= and TRIALS= rep
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 
+# The second line runs tests that are skipped where accelerate, peft, gguf or torchao are missing.
 test-compare: setup-compare ## our exports and imports against the libraries they are for; our Triton kernels without a GPU
 	TRITON_INTERPRET=1 $(COMPARE_BIN)/python -m pytest -m compare tests/compare tests/sae/test_triton_kernels.py
+	$(COMPARE_BIN)/python -m pytest -m "slow or not slow" -rs $(addprefix tests/backbone/test_,offloading.py quantizing.py component_sizes.py) tests/capture/test_adapted.py
 
 check: lint types test ## what CI runs
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.configs import Composer
 from diffusae.errors import UserError
-from diffusae.exploring.opened import OpenModel, OpenStudy, UntrustedSource
+from diffusae.exploring.opened import NOWHERE, OpenModel, OpenStudy, UntrustedSource
 from diffusae.plugins import use
 from diffusae.runs.record import RunRecord, read_record
 from diffusae.runs.survey import finished_runs
@@ -95,6 +95,8 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
     register_resolvers()
     shipped = model.get("name") in Composer(STAGE).options("model")
     cfg = _composed([f"model={model['name']}"] if shipped else [])
+    if model_source != NOWHERE:
+        _refuse_named_files(directory, model)
     source = model_source or _source(directory, record, cfg.model if shipped else {})
     with open_dict(cfg):
         cfg.model = {**cfg.model, **_values(model), "source": _text(source)}
@@ -105,6 +107,18 @@ def _from_record(directory: Path, record: RunRecord, model_source: str | None) -
         if isinstance(stored, Mapping) and stored.get("held_out") == "codes":
             cfg.activations.held_out = "codes"
     return cfg
+
+
+def _refuse_named_files(directory: Path, model: Mapping[str, Any]) -> None:
+    """`UntrustedSource` for a record that names files of weights beside the model's source."""
+    for name in ("gguf", "lora"):
+        if (file := model.get(name)) is not None:
+            raise UntrustedSource(
+                f"the record of {directory} names model.{name}={file}, and a file may not decide"
+                " what is loaded. If you trust it, give the study's overrides:"
+                f" diffusae.open({str(directory)!r}, ..., 'model.{name}={file}')",
+                None,
+            )
 
 
 def _source(directory: Path, record: RunRecord, shipped: Mapping[str, Any] | DictConfig) -> str:

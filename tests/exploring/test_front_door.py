@@ -176,6 +176,14 @@ def test_a_model_source_that_only_a_record_names_is_not_loaded(directory, tmp_pa
     assert diffusae.open(copy, model_source="mine").settings.cfg.model.source == "mine"
 
 
+@pytest.mark.parametrize("name", ["gguf", "lora"])
+def test_a_lora_that_only_a_record_names_is_not_loaded(directory, tmp_path, name):
+    copy = changed_record(directory, tmp_path, lambda cfg: cfg["model"].update({name: "evil"}))
+    for model_source in (None, "mine"):
+        with pytest.raises(UserError, match=rf"names model\.{name}=evil.*'model\.{name}=evil'"):
+            diffusae.open(copy, model_source=model_source)
+
+
 def test_nothing_that_a_record_says_is_fetched_run_or_resolved(directory, tmp_path):
     def change(cfg):
         cfg["activations"]["source"] = "pipe:touch /tmp/evil"

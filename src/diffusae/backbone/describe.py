@@ -117,6 +117,16 @@ def describe(
     )
 
 
+def configurations(
+    source: str | Path, *, revision: str | None = None, architecture: str | None = None
+) -> dict[str, Any]:
+    """The configurations of a model's components: `denoiser`, `vae`, and `text_encoders` by name.
+    Taken from where `describe` takes them, with the same errors."""
+    if architecture in known_architectures() and is_hub_id(source):
+        return read_json(ARCHITECTURES / f"{architecture}.json", remedy=REMEDY)
+    return _published(source, revision) | {"text_encoders": _text_encoders(source, revision)}
+
+
 def _built(config: dict[str, Any], source: object) -> Outline:
     """What building the denoiser of an unusual configuration shows."""
     from diffusae.backbone.text_attention import reads_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -15,13 +15,21 @@ import transformers.utils.logging as transformers_logging
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as UNet2D
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
 from diffusae.backbone.families.table import adapter_of, refuse_videos, require_adapter
+from diffusae.backbone.hookpoints import COMPONENTS
+from diffusae.backbone.lora import load_lora
 from diffusae.backbone.noising import is_flow_matching
+from diffusae.backbone.offloading import compute_in_slices, modules_of, offload, require_accelerator
 from diffusae.backbone.placement import moved_steps
-from diffusae.backbone.settings import SchedulerChoice
+from diffusae.backbone.quantizing import (
+    quantized_components,
+    quantizing_options,
+    refuse_stored_quantized,
+    require_quantizers,
+)
+from diffusae.backbone.settings import Saving, SchedulerChoice
 from diffusae.backbone.trusted import require_trusted
 from diffusae.errors import UserError, unknown
 from diffusae.parsing import read_json
@@ -47,8 +55,10 @@ def load_pipeline(
     scheduler: SchedulerChoice = "ddim",
     log_snr_shift: float = 0.0,
     safety_checker: bool = False,
+    lora: str | None = None,
+    saving: Saving | None = None,
 ) -> DiffusionPipeline:
-    """Load a diffusers pipeline with every component on `device` in `dtype`, without progress bars.
+    """Load a diffusers pipeline that computes on `device` in `dtype`, without progress bars.
 
     Args:
         source: a folder in the diffusers layout, or a hub id ("owner/name").
@@ -57,27 +67,23 @@ def load_pipeline(
         scheduler: "ddim" replaces the scheduler by DDIM on the same noise schedule; "keep" keeps
             it.
         log_snr_shift: how much higher the log-SNR of every step is (`placement.moved_steps`).
+        lora: a safetensors file with a LoRA of this model.
+        saving: offloading, slicing and quantised weights; None: every component is on `device`.
 
     Raises:
         UserError: the hub does not serve the model (the message names a folder that would), or the
             folder is no pipeline of pictures, has only pickled weights, or asks to run its own
-            code.
+            code; `saving` does not work with this model or on this machine.
     """
+    saving, device = saving or Saving(), torch.device(device)
+    require_accelerator(saving, device)
+    require_quantizers(saving, device)
     if scheduler not in get_args(SchedulerChoice):
         raise unknown("scheduler", scheduler, get_args(SchedulerChoice))
     unused: dict[str, Any] = {} if safety_checker else dict.fromkeys(_UNUSED)
     with _quiet():
         folder = _folder_of(source, revision=revision, variant=variant, unused=unused)
-        components = _read_index(folder)
-        require_trusted(folder, components)
-        require_adapter(components)
-        refuse_videos(components)
-        needed = components.keys() - unused.keys()
-        for name in sorted(needed):
-            refuse_pickles(folder / name)
-        _refuse_another_variant(folder, needed, variant)
-        for name in sorted(needed):
-            require_weights(folder, name)
+        components = _checked_components(folder, unused, variant, saving)
         # Diffusers asks for what a folder says it lacks, such as Stable Diffusion 3's T5
         lacking = [name for name, entry in components.items() if entry == [None, None]]
         options: dict[str, Any] = {name: None for name in (*unused, *lacking) if name in components}
@@ -91,22 +97,27 @@ def load_pipeline(
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
-                low_cpu_mem_usage=False,
+                **quantizing_options(folder, components, saving, dtype),
                 **options,
             )
+        except UserError:
+            raise
         except Exception as error:  # a damaged folder may raise anything
             what = f"{folder} does not load as a diffusers pipeline: {first_line(error)}"
             raise UserError(what) from error
-    # Some libraries ignore `dtype` and load in the stored one.
-    pipe = pipe.to(device=torch.device(device), dtype=dtype)
-    _check_dtype(pipe, dtype)
+    if lora is not None:
+        load_lora(pipe, lora)
+    home = device if saving.offload == "none" else torch.device("cpu")
+    _move(pipe, home, dtype, quantized=quantized_components(components, saving))
     adapter_of(pipe).loaded(pipe)
-    if torch.device(device).type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
+    if device.type == "cpu" and isinstance(pipe.components.get("unet"), UNet2D):
         pipe.components["unet"].to(memory_format=torch.channels_last)  # CPUs convolve faster so
     if scheduler == "ddim":
         pipe.scheduler = _ddim(pipe.scheduler)
     pipe.scheduler = moved_steps(pipe.scheduler, log_snr_shift)
     pipe.set_progress_bar_config(disable=True)
+    compute_in_slices(pipe, saving)
+    offload(pipe, saving.offload, device)
     log.info("loaded %s from %s as %s on %s", type(pipe).__name__, folder, dtype, device)
     return pipe
 
@@ -129,6 +140,25 @@ def _folder_of(
             **unused,
         ),
     )
+
+
+def _checked_components(
+    folder: Path, unused: Collection[str], variant: str | None, saving: Saving
+) -> dict[str, Any]:
+    """The components that a folder declares, after all checks that need no weights in memory."""
+    components = _read_index(folder)
+    require_trusted(folder, components)
+    require_adapter(components)
+    refuse_videos(components)
+    needed = sorted(components.keys() - set(unused))
+    for name in needed:
+        refuse_pickles(folder / name)
+    _refuse_another_variant(folder, needed, variant)
+    for name in needed:
+        if not (saving.gguf and name in COMPONENTS):  # its weights are in that file
+            refuse_stored_quantized(folder, name)
+            require_weights(folder, name)
+    return components
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -176,16 +206,27 @@ def _ddim(scheduler: Any) -> DDIMScheduler:
     return ddim
 
 
-def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype) -> None:
-    """`UserError` for mixed dtypes, which fail in the middle of a run or go unnoticed."""
-    for name, component in pipe.components.items():
-        if isinstance(component, nn.Module):
-            others = {p.dtype for p in component.parameters() if p.is_floating_point()} - {dtype}
-            if others:
-                raise UserError(
-                    f"{name} keeps parameters in {', '.join(map(str, others))} and cannot become "
-                    f"{dtype}; load the model in that dtype"
-                )
+def _move(
+    pipe: DiffusionPipeline, home: torch.device, dtype: torch.dtype, *, quantized: Collection[str]
+) -> None:
+    """Put every component on a device in a dtype, and check it. Quantised ones keep their dtype."""
+    for name, module in modules_of(pipe).items():
+        # Some libraries ignore `dtype` and load in the stored one.
+        _ = module.to(home) if name in quantized else module.to(device=home, dtype=dtype)
+    _check_dtype(pipe, dtype, quantized)
+
+
+def _check_dtype(pipe: DiffusionPipeline, dtype: torch.dtype, quantized: Collection[str]) -> None:
+    """`UserError` for mixed dtypes, which fail in the middle of a run or go unnoticed. Quantised
+    components keep some parameters in float32 by design, and their stored numbers are no floats."""
+    for name, component in modules_of(pipe).items():
+        allowed = {dtype, torch.float32} if name in quantized else {dtype}
+        others = {p.dtype for p in component.parameters() if p.is_floating_point()} - allowed
+        if others:
+            raise UserError(
+                f"{name} keeps parameters in {', '.join(map(str, others))} and cannot become "
+                f"{dtype}; load the model in that dtype"
+            )
 
 
 @contextmanager

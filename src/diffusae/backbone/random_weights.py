@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from diffusae.backbone.hookpoints import COMPONENTS, denoiser_of
+from diffusae.backbone.offloading import refuse_offloaded
 
 
 def with_random_denoiser(pipe: Any, *, seed: int) -> None:
@@ -17,6 +18,7 @@ def with_random_denoiser(pipe: Any, *, seed: int) -> None:
     not change.
     """
     trained: Any = denoiser_of(pipe)
+    refuse_offloaded(trained, "a denoiser with random weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         drawn = type(trained).from_config(trained.config)

@@ -24,6 +24,7 @@ from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.stored_numbers import DEFAULT
 from diffusae.activations.writer import ActivationWriter
 from diffusae.backbone.describe import Description
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.settings import ModelSettings
 from diffusae.collecting.batch import Batch
 from diffusae.collecting.behind import taken_behind
@@ -224,7 +225,7 @@ def _collect(study: Study, ready: _Ready, part: Part | None = None) -> Activatio
     with progress_bar(collector.what, total=total, done=done) as (advance, _):
         made = _made(begun, [group for group in groups if group[0] not in finished])
         write = partial(_write, writer, begun, settings.held_out, advance=advance)
-        if _overlaps(model.device):
+        if _overlaps(execution_device(model)):
             taken_behind(made, write)
         else:
             write(made)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.capture.previews import Clean, Watch, decoded
@@ -59,7 +60,9 @@ class Generation:
         self.reason = _missing_model(ModelSettings.of(study.settings.cfg))
         """Why no picture can be made; "": nothing is known against it."""
         self.maker = PictureMaker(lambda: study.pipe, study.settings)
-        self.preparer = EditPreparer(study.settings, cells, lambda: self.maker.pipe.device)
+        self.preparer = EditPreparer(
+            study.settings, cells, lambda: execution_device(self.maker.pipe)
+        )
         self.looking = Looking(study.settings, self.preparer.cell)
         self._queue: deque[Job] = deque()
         self._jobs: OrderedDict[str, Job] = OrderedDict()

@@ -19,13 +19,16 @@ from diffusae.study.model import load_model
 from diffusae.study.settings import GridSettings
 from diffusae.study.study import Study
 
+NOWHERE = "(no model)"
+"""A model source that is none: the study is opened without its model."""
+
 
 class UntrustedSource(UserError):
     """A study's record names a model source that neither the user nor diffusae's own configuration
     names.
 
     Attributes:
-        source: what the record names.
+        source: what the record names; None: it names another file of weights.
     """
 
     def __init__(self, message: str, source: object) -> None:

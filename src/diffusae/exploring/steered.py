@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import Latents
 from diffusae.exploring.recording import RecordedRun
@@ -67,7 +68,7 @@ def steer_latents(
     cell = latents.cell
     change = changes_of_latents(
         intervention,
-        cell.sae.to(pipe.device),
+        cell.sae.to(execution_device(pipe)),
         latents.indices,
         region=None if region is None else Region(region),
     )(strength)

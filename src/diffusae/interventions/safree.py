@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.offloading import refuse_offloaded
 from diffusae.errors import UserError, refuse_text, together
 from diffusae.interventions.third_pass import PromptPass, Rule, third_pass
 
@@ -137,6 +138,7 @@ class _Encoder:
                 f"SAFREE reads the states of one CLIP text encoder, which {type(pipe).__name__}"
                 " does not feed to its denoiser; leave it out for this model"
             )
+        refuse_offloaded(self._encoder, "SAFREE")
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """`[prompts, tokens]`, padded."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffusae.backbone.offloading import refuse_offloaded
 from diffusae.errors import refuse_text
 
 
@@ -48,6 +49,7 @@ class TokenGradient:
         before: Callable[[str], int],
     ) -> None:
         refuse_text("captions", captions)
+        refuse_offloaded(encoder, "a search by gradients")
         self.tokenizer, self.encoder = tokenizer, encoder
         self.captions, self.replaced = list(captions), replaced
         self.places = [len(self._ids([caption[: before(caption)]])[0]) - 1 for caption in captions]

@@ -183,7 +183,7 @@ def _edits(
     study: Study, manifest: Manifest, pipe: Any, half_width: float, averaged: str
 ) -> dict[str, Edit]:
     stream = stream_of(study, manifest)
-    sae = load_sae(study.sae)[0].to(pipe.device)
+    sae = load_sae(study.sae)[0].to(execution_device(pipe))
     _, stored = load_updates(study.activations, manifest, stream, averaged)
     steps = study.cfg.model.steps
     t = t_of(step_index(study.cell.t, steps), steps)

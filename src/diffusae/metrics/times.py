@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.benchmarks.erasure.attacks import named
 from diffusae.benchmarks.erasure.benchmark import ErasureBenchmark
 from diffusae.benchmarks.erasure.defended import Ask, DefendedPictures
@@ -106,7 +107,7 @@ def _rows(
         "target": settings.targets[0].name,
         "steps": pictures.steps,
         "strengths": {name: defence.strength for name, defence in defences.items()},
-        "device": str(pictures.pipe.device),
+        "device": str(execution_device(pictures.pipe)),
         "threads": torch.get_num_threads(),
     }
     rows = []

@@ -34,6 +34,8 @@ class PlanSettings(Settings, part="plan"):
     """Of a picture; None: not given."""
     processes: Annotated[int, Within(1, 10**6)] | None
     """That share the work; None: those of `trainer`."""
+    gpu_gb: Annotated[float, Within(0.1, 10**5)] | None
+    """Memory of a card, in units of 1e9 bytes; None: no choice is looked for."""
     price_per_hour: Annotated[float, Within(0, 10**9)] | None
     """Of what one process has: a GPU and its share of the machine; None: not given."""
     price_per_tb_month: Annotated[float, Within(0, 10**9)] | None

@@ -15,11 +15,8 @@ from diffusae.explorer.export import export_study
 from diffusae.explorer.security import Security
 from diffusae.explorer.serving import serve
 from diffusae.explorer.settings import ExploreSettings
-from diffusae.exploring.opened import OpenStudy, UntrustedSource
+from diffusae.exploring.opened import NOWHERE, OpenStudy, UntrustedSource
 from diffusae.study.study import Study
-
-NOWHERE = "(no model)"
-"""In the place of a model source that only a study's record names: nothing is loaded from there."""
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +55,12 @@ def _opened(directory: str, settings: ExploreSettings) -> OpenStudy:
     try:
         return diffusae.open(directory, model_source=settings.model_source)
     except UntrustedSource as error:
-        log.warning(
-            "%s names the model source %s, and diffusae's own configuration does not: no pictures"
-            " are made. If you trust it, add model_source=%s",
-            *(directory, error.source, error.source),
-        )
+        if error.source is None:
+            log.warning("no pictures are made: %s", error)
+        else:
+            log.warning(
+                "%s names the model source %s, and diffusae's own configuration does not: no"
+                " pictures are made. If you trust it, add model_source=%s",
+                *(directory, error.source, error.source),
+            )
         return diffusae.open(directory, model_source=NOWHERE)

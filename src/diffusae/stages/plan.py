@@ -15,11 +15,13 @@ from rich.table import Table
 
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.settings import ModelSettings
-from diffusae.errors import together
+from diffusae.errors import UserError, together
 from diffusae.files import atomic_write_json, remove_left_overs
 from diffusae.metrics import registry
 from diffusae.planning.alternatives import alternatives, with_captions
-from diffusae.planning.estimate import estimate
+from diffusae.planning.estimate import StudyEstimate, estimate
+from diffusae.planning.gpu_memory import GpuMemory
+from diffusae.planning.gpu_tables import fitting, gpu_json, gpu_table
 from diffusae.planning.rates import PlanSettings, Rates, measured_rates
 from diffusae.planning.sizes import bytes_finished, groups_in
 from diffusae.planning.storage import codes_table, ways_of, ways_table
@@ -39,6 +41,7 @@ from diffusae.study.model import check_hookpoints, describe_model
 from diffusae.study.study import Study
 
 if TYPE_CHECKING:
+    from diffusae.backbone.describe import Description
     from diffusae.metrics.schedule import MadeAnew
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,12 @@ def plan(cfg: DictConfig) -> None:
     console.print(cells_table(counted, rates))
     console.print(savings_table(counted, others))
     console.print(totals_table(counted, rates, free=free, already=already))
+    memory = _gpu_memory(study, description, counted)
+    card = PlanSettings.of(cfg).gpu_gb
+    if memory is not None:
+        console.print(gpu_table(memory, card))
+    if memory is not None and card is not None:
+        console.print(fitting(memory, card), soft_wrap=True)
     ways = ways_of(study, description, groups, rates) if study.kind == "generation" else []
     if ways:
         console.print(ways_table(ways, ActivationSettings.of(cfg), rates))
@@ -88,10 +97,22 @@ def plan(cfg: DictConfig) -> None:
     made["interventions"] = [asdict(row) for row in interventions]
     made["claims"] = [asdict(row) for row in judging]
     made["ways"] = [way.to_json() for way in ways]
+    made["gpu"] = None if memory is None else gpu_json(memory, card)
     with where_writable(study.directory / PLAN, otherwise="the plan is shown and not kept"):
         remove_left_overs(study.directory)
         atomic_write_json(study.directory / PLAN, made)
         console.print(f"written to {study.directory / PLAN}", soft_wrap=True)
+
+
+def _gpu_memory(study: Study, description: Description, counted: StudyEstimate) -> GpuMemory | None:
+    """The model's GPU memory; None, with a warning, where its configurations do not tell it."""
+    try:
+        return GpuMemory(study, description, counted)
+    except UserError as error:
+        if PlanSettings.of(study.cfg).gpu_gb is not None:
+            raise
+        log.warning("GPU memory is not estimated: %s", error)
+        return None
 
 
 def _made_anew(study: Study) -> list[MadeAnew]:

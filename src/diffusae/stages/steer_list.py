@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.errors import UserError
 from diffusae.exploring.cells import trained_cells
 from diffusae.exploring.listed_edits import EditPreparer
@@ -39,7 +40,7 @@ def steer_list(cfg: DictConfig) -> bool:
     prompt, seed = str(edits.prompt), edits.picture_seed or 0
     cells = {cell.name: cell for cell in trained_cells(study)}
     maker = PictureMaker(lambda: load_model(maker.model), study)
-    preparer = EditPreparer(study, cells, lambda: maker.pipe.device)
+    preparer = EditPreparer(study, cells, lambda: execution_device(maker.pipe))
     preparer.check(edits)
     directory = study.directory / "steer" / file_name("edits", edits.digest[:8], prompt, seed)
     determines: dict[str, Any] = {

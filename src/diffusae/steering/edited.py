@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusae.backbone.branches import Branches
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.schedule import t_of
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.conditions import conditions
@@ -120,7 +121,7 @@ class EditedPictures:
     @property
     def device(self) -> Any:
         """Where the model is, and where the autoencoders of its edits have to be."""
-        return self.pipe.device
+        return execution_device(self.pipe)
 
     @cached_property
     def annotator(self) -> Any:

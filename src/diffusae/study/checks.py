@@ -99,6 +99,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     def sound(*names: str) -> bool:
         return not wrong.keys() & set(names)
 
+    yield from _saving_faults(model, sound)
     yield from _training_faults(study, sound)
     if sound(*_STORAGE):
         yield from _storage_faults(cfg)
@@ -111,6 +112,19 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     if sound("grid.conditionings"):
         guided = not sound(*guidance) or "uncond" in study.branches
         yield from conditioning_faults(cfg, guided=guided)
+
+
+def _saving_faults(model: ModelSettings, sound: Sound) -> Iterator[str]:
+    """Choices against too little GPU memory that do not go together."""
+    try:
+        _ = model.saving
+    except UserError as error:
+        yield str(error)
+    if sound("model.compile") and model.compile and model.offload == "sequential":
+        yield (
+            "model.offload=sequential moves layers that model.compile=true compiles; set"
+            " model.offload=group, or model.compile=false"
+        )
 
 
 def _sparsity_faults(study: Study) -> Iterator[str]:

@@ -33,6 +33,8 @@ def load_model(model: ModelSettings) -> Any:
         variant=model.variant,
         scheduler=model.scheduler,
         log_snr_shift=model.log_snr_shift,
+        lora=model.lora,
+        saving=model.saving,
     )
     if model.compile:
         compile_denoiser(pipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from diffusae.activations.manifest import Manifest
@@ -16,6 +17,7 @@ from diffusae.backbone.hookpoints import find
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
+from diffusae.files import sha256_of
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sources import fingerprint
 from diffusae.study.settings import GridSettings, PictureCollection
@@ -169,6 +171,9 @@ def source_determines(study: Study) -> dict[str, Any]:
     source = fingerprint(model["source"])
     if source is not None:
         model["source"] = f"files {source}"
+    for name in ("gguf", "lora"):
+        if name in model and (file := Path(model[name]).expanduser()).is_file():
+            model[name] = f"file {sha256_of(file)[:16]}"
     return model
 
 

@@ -249,10 +249,11 @@ class Study:
         and options that are off.
         """
         model = self.part("model")
-        for name in ("architecture", "guidance_layout", "latent_scale"):
+        for name in ("architecture", "guidance_layout", "latent_scale", "offload"):
             model.pop(name)
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}
-        off |= {"log_snr_shift": 0}
+        off |= {"log_snr_shift": 0, "quantization": "none", "gguf": None, "lora": None}
+        off |= {"attention_slicing": False, "vae_slicing": False, "vae_tiling": False}
         return {
             name: value for name, value in model.items() if name not in off or value != off[name]
         }

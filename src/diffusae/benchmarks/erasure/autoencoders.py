@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import read_updates
+from diffusae.backbone.hookpoints import execution_device
 from diffusae.benchmarks.erasure.defended import DefendedPictures
 from diffusae.benchmarks.erasure.settings import Updates
 from diffusae.collecting.collect import collect_alone
@@ -141,7 +142,7 @@ class UpdateAblation:
 
         def at(factor: float) -> list[Edit]:
             for _, sae, _ in concepts:
-                sae.to(self._pictures.pipe.device)  # where the updates are that it edits
+                sae.to(execution_device(self._pictures.pipe))  # where the updates are that it edits
             return [
                 Edit(
                     one.cfg.model.hookpoints[one.cell.block],
