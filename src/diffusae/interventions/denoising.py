@@ -1,4 +1,4 @@
-"""The denoising error of noised latents while a block's update is edited, in one pass."""
+"""The denoising error of noised latents while a block's vectors are edited, in one pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def denoising_errors(
     branch.
 
     Args:
-        edit: of a block's update; its window and conditionings are ignored. None: no edit.
+        edit: of a hookpoint's vectors; its window and conditionings are ignored. None: no edit.
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -48,9 +48,9 @@ def denoising_errors(
     )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
-    def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
+    def visit(_name: str, moment: Moment, vectors: Tensor) -> Tensor:
         assert edit is not None
-        return before + edit(after - before, moment.grid)
+        return edit(vectors, moment.grid) - vectors
 
     with ExitStack() as stack:
         if edit is not None:

@@ -35,10 +35,11 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of one block's updates.
+    """One change of one block's updates, or of the vectors of another site of a block.
 
     Attributes:
-        hookpoint: the block's module path.
+        hookpoint: its name: the block's module path, or with a site and a stream
+            (`backbone.sites`).
         change: gives what is added.
         window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2)
             is the paper's middle window. Consecutive windows should not share an end.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Tokens
+from diffusae.backbone.outline import Outline
 from diffusae.backbone.passes import PassesOf, perturbed
 
 
@@ -32,6 +37,14 @@ class StableDiffusion3Adapter(Adapter):
         )
     }
     padded = {"StableDiffusion3Pipeline": 256, "StableDiffusion3PAGPipeline": 256}
+
+    @classmethod
+    def outline(cls, config: Mapping[str, Any]) -> Outline | None:
+        known = super().outline(config)
+        if known is not None and known.hookpoints:
+            last = list(known.hookpoints)[-1]
+            known.hookpoints[last] = replace(known.hookpoints[last], ends_text=True)
+        return known
 
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
