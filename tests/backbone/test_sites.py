@@ -38,7 +38,7 @@ def test_a_name_is_a_path_or_place_with_a_site_and_a_stream(name, parts) -> None
     [
         ("blocks.0:mlp", "site in hookpoint 'blocks.0:mlp': 'mlp'.*mlp_in"),
         ("blocks.0@words", "stream in hookpoint.*'words'.*picture, text"),
-        (":mlp_in", r"must be PATH\[:SITE\]\[@STREAM\]"),
+        ("blocks.0:mlp_in:mlp_out", r"must be PATH\[:SITE\]\[@STREAM\]"),
         ("blocks.0@text:mlp_in", r"must be PATH\[:SITE\]\[@STREAM\]"),
     ],
 )

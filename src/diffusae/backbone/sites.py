@@ -93,7 +93,7 @@ def parsed(name: str | int) -> tuple[str | int, Site | None, TokenStream | None]
     if isinstance(name, int):
         return name, None, None
     match = _NAME.fullmatch(name)
-    if match is None or not match[1]:
+    if match is None:
         raise UserError(
             f"hookpoint {name!r} must be PATH[:SITE][@STREAM], such as"
             " transformer_blocks.11:mlp_out@text"

@@ -66,7 +66,8 @@ def capture_noised(
     timesteps: Collection[float],
     pooled: bool = False,
 ) -> dict[tuple[str, float], Float[Tensor, "n positions d_in"]]:
-    """{(block, timestep): what the hookpoints name}, on the CPU in the model's dtype (pooled: float32).
+    """{(block, timestep): vectors of the hookpoint}, on the CPU in the model's dtype (pooled:
+    float32).
 
     Args:
         latents: latents of clean pictures, in the denoiser's scale (`encode_pictures`).
