@@ -60,7 +60,11 @@ def pipe(family: str) -> Any:
 
 
 def make(pipe: Any, family: str, **options: Any) -> Any:
-    asked = FAMILIES[family].asked | {"height": HEIGHT, "width": WIDTH, "steps": STEPS}
+    asked: dict[str, Any] = FAMILIES[family].asked | {
+        "height": HEIGHT,
+        "width": WIDTH,
+        "steps": STEPS,
+    }
     return generate(pipe, PROMPTS, SEEDS, **asked | options)
 
 

@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from diffusae.backbone.describe import Description
 from diffusae.backbone.hookpoints import find
 from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.sites import layer_of, sites_of, streams_of
 
 WIDTH = 100
 
@@ -23,13 +24,28 @@ def hookpoint_table(model: ModelSettings, description: Description) -> Table:
     names: dict[str, list[str]] = {path: [] for path in known}
     for block, wanted in model.hookpoints.items():
         if wanted is not None:
-            names[find(known, wanted).path].append(str(block))
+            found = find(known, wanted)
+            path = next(path for path in known if f"{found.path}.".startswith(f"{path}."))
+            names[path].append(f"{block}{found.name.removeprefix(path)}")
     title = f"{model.name} at {model.height} x {model.width} px"
     table = _table("place", "path", "class", "d_in", "grid", "block", title=title)
     finest = (model.height // description.scale, model.width // description.scale)
     for place, (path, info) in enumerate(known.items()):
         grid = "x".join(map(str, info.grid(*finest)))
         table.add_row(str(place), path, info.kind, str(info.d_in), grid, ", ".join(names[path]))
+    return table
+
+
+def site_table(description: Description) -> Table:
+    """One row per class of blocks: the streams and sites that a hookpoint's name can add to a
+    path."""
+    table = _table("class", "@stream", ":site")
+    infos = list(description.hookpoints.values())
+    layers = [layer_of(info, 0) for info in infos if info.layers]
+    rows = {(one.kind, streams_of(one), sites_of(one)) for one in [*infos, *layers]}
+    for kind, streams, sites in sorted(rows):
+        inside = " (PATH.transformer_blocks.N)" if layers and kind == layers[0].kind else ""
+        table.add_row(kind + inside, " ".join(streams), " ".join(sites))
     return table
 
 

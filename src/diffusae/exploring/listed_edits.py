@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError, together, unknown
 from diffusae.exploring.cells import OpenCell
@@ -146,7 +145,7 @@ class EditPreparer:
         self, edits: EditList, latents_of: Callable[[LatentEdit], tuple[int, ...]]
     ) -> PreparedEdits:
         self.check(edits)
-        hookpoints: Any = ModelSettings.of(self.settings.cfg).hookpoints
+        hookpoints = self.settings.hookpoints
         of_updates: list[PreparedEdit] = []
         of_text: list[TextEdit] = []
         for one in edits.edits:

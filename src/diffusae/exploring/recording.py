@@ -118,8 +118,7 @@ def record_run(
         UserError: an empty prompt, a block that the model's configuration does not name.
     """
     refuse_text("capture", cells)
-    model = ModelSettings.of(settings.cfg)
-    hookpoints = {block: path for block, path in model.hookpoints.items() if path is not None}
+    model, hookpoints = ModelSettings.of(settings.cfg), settings.hookpoints
     together(_faults(list(hookpoints), prompt, cells))
     adapter = adapter_of(pipe)
     timesteps = {

@@ -54,7 +54,7 @@ def denoising_errors(
 
     with ExitStack() as stack:
         if edit is not None:
-            place = {edit.hookpoint: edit.hookpoint}
+            place = {str(edit.hookpoint): edit.hookpoint}
             stack.enter_context(
                 hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
             )

@@ -94,7 +94,7 @@ def steer(
 def _edited_updates(
     pipe: Any, edits: Mapping[int, Edit], steering: Steering, layout: Branches | None
 ) -> Iterator[None]:
-    paths = {edit.hookpoint: edit.hookpoint for edit in edits.values()}
+    names = {str(edit.hookpoint): edit.hookpoint for edit in edits.values()}
     reached: dict[int, set[str]] = {number: set() for number in edits}
 
     def acting_at(timestep: float) -> dict[int, Edit]:
@@ -103,11 +103,11 @@ def _edited_updates(
 
     def due(clock: Clock) -> Collection[str]:
         acting = acting_at(clock.now) if clock.now is not None else {}
-        return {e.hookpoint for e in acting.values() if clock.branches.held(e.conditionings)}
+        return {str(e.hookpoint) for e in acting.values() if clock.branches.held(e.conditionings)}
 
     def visit(name: str, moment: Moment, vectors: Tensor) -> Tensor | None:
         acting = {
-            n: edit for n, edit in acting_at(moment.timestep).items() if edit.hookpoint == name
+            n: one for n, one in acting_at(moment.timestep).items() if str(one.hookpoint) == name
         }
         if not acting:
             return None
@@ -124,7 +124,7 @@ def _edited_updates(
                 changed[rows] += change  # 0 where nothing is changed, so that no bit of it is
         return changed
 
-    with hook_blocks(pipe, paths, visit, layout=layout, due=due) as clock:
+    with hook_blocks(pipe, names, visit, layout=layout, due=due) as clock:
         yield
     for number, branches in reached.items():
         if branches:  # it acted, but of two passes one may be missing

@@ -1,0 +1,64 @@
+"""The hookpoints of a study: sites, streams, and what older settings mean."""
+
+import pytest
+
+from composing import compose
+from diffusae.errors import UserError
+from diffusae.study.study import Study
+
+SD3 = ("model=sd3", "prompts=file", "prompts.path=captions.txt")
+
+
+def study(*overrides: str) -> Study:
+    return Study(compose("collect", overrides=list(overrides)))
+
+
+def test_the_hookpoints_are_those_of_the_model_without_blocks_that_are_left_out() -> None:
+    made = study("model=custom", "model.source=x", "model.hookpoints.mid=7")
+    assert made.hookpoints == {"mid": 7}
+    assert study(*SD3).hookpoints["mid"] == "transformer_blocks.11"
+    assert not study(*SD3).reads_text("mid")
+
+
+def test_stream_text_holds_for_every_hookpoint_that_names_no_stream() -> None:
+    made = study(*SD3, "stream=text", "model.hookpoints.up=17:mlp_in@picture")
+    assert made.hookpoints == {
+        "down": "transformer_blocks.5@text",
+        "mid": "transformer_blocks.11@text",
+        "up": "17:mlp_in",
+    }
+    assert made.reads_text("mid") and not made.reads_text("up")
+
+
+def test_a_site_or_a_stream_is_part_of_the_signature_and_its_absence_is_not() -> None:
+    plain, text = (study(*SD3, *more).model_determines() for more in ((), ("stream=text",)))
+    assert plain["hookpoints"]["mid"] == "transformer_blocks.11"
+    assert text["hookpoints"]["mid"] == "transformer_blocks.11@text"
+    assert {**text, "hookpoints": None} == {**plain, "hookpoints": None}
+
+
+def test_given_pictures_recorded_as_outputs_are_read_after_the_block() -> None:
+    made = study(
+        "collection=pictures_world", "collection.record=output",
+        "model.hookpoints.up=up_blocks.0.attentions.0.transformer_blocks.0:mlp_out",
+    )  # fmt: skip
+    assert made.hookpoints["mid"] == "mid_block.attentions.0:after"
+    assert made.hookpoints["up"].endswith("transformer_blocks.0:mlp_out")  # type: ignore[union-attr]
+    assert made.model_determines()["hookpoints"]["mid"] == "mid_block.attentions.0"  # as ever
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.hookpoints.mid=transformer_blocks.1:mlp"], r"block mid: site in hookpoint.*'mlp'"),
+        (["stream=words"], "stream"),
+        (
+            ["stream=text", "activations.store_training=false"],
+            r"reads the text's tokens.*activations.store_training=true",
+        ),
+        (["stream=text", "collection=pictures_world"], "set collection=generation"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_before_anything_loads(overrides, message) -> None:
+    with pytest.raises(UserError, match=message):
+        study(*SD3, *overrides).check()
