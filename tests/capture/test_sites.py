@@ -111,7 +111,7 @@ def test_each_site_holds_what_a_plain_hook_on_its_submodule_sees(pipe: Any, fami
                 uncond, cond = seen[name][step].chunk(2)
             assert torch.equal(got["cond"], cond) and torch.equal(got["uncond"], uncond), name
             assert not torch.equal(cond, uncond)
-            assert made.grids[short] == ((1, cond.shape[1]) if text else made.grids[short])
+            assert made.grids[short] == ((cond.shape[1],) if text else made.grids[short])
             key = short, timestep, "cond"
             assert made.lengths.get(key) == ([cond.shape[1]] * 2 if text else None)
 

@@ -50,7 +50,10 @@ def test_given_pictures_recorded_as_outputs_are_read_after_the_block() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.hookpoints.mid=transformer_blocks.1:mlp"], r"block mid: site in hookpoint.*'mlp'"),
+        (
+            ["model.hookpoints.mid=transformer_blocks.1:mlp"],
+            r"block mid: unknown site in hookpoint.*'mlp'",
+        ),
         (["stream=words"], "stream"),
         (
             ["stream=text", "activations.store_training=false"],

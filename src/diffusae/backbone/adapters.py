@@ -105,6 +105,17 @@ class Adapter:
         }
         return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
 
+    @classmethod
+    def most_text(cls, pipeline: str, own: int, text_tokens: int | None) -> int:
+        """The most tokens of the text in a block.
+
+        Args:
+            pipeline: its class.
+            own: tokens of the first text encoder's padded prompt.
+            text_tokens: to which the call pads or cuts prompts; None: its own number.
+        """
+        return text_tokens or cls.padded.get(pipeline, own)
+
     # What the denoiser says
 
     def hookpoints(self) -> dict[str, HookpointInfo]:
@@ -246,6 +257,13 @@ class Adapter:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
         return pipe.tokenizer, self.tokens(type(pipe), pipe.tokenizer.model_max_length, text_tokens)
 
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        """{place among the text's tokens in a block: token} of a prompt's own tokens, without
+        padding; None: it is not known of this family which they are."""
+        return None
+
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         """Tokens of a padded prompt: `text_tokens`, the default of the pipeline's call, or `own`,
         the text encoder's number."""
@@ -253,6 +271,16 @@ class Adapter:
         if not self.pads or _TEXT_LIMIT not in parameters:
             return own
         return text_tokens or parameters[_TEXT_LIMIT].default
+
+
+def tokens_of(tokenizer: Any, prompt: str, limit: int, *, first: int = 0) -> dict[int, str]:
+    """{place: token} of a prompt that is cut to `limit` tokens and padded after its end, the
+    first at the place `first`.
+
+    Example: "a cat" by T5 is {0: "▁a", 1: "▁cat", 2: "</s>"}.
+    """
+    ids = tokenizer(prompt, truncation=True, max_length=limit).input_ids
+    return dict(enumerate(tokenizer.convert_ids_to_tokens(ids), start=first))
 
 
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grid = tuple[int, ...]
-"""(h, w) of a block's positions, or (frames, h, w) of a video's."""
+"""(h, w) of a block's positions, or (frames, h, w) of a video's; (tokens,) of its text's."""
 Site = Literal["update", "before", "after", "mlp_in", "mlp_out", "attn_out"]
 """What is read of a block: its output minus its input, its input, its output, the input and output
 of its MLP, the output of its attention."""

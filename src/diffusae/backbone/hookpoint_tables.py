@@ -19,14 +19,17 @@ def _table(*names: str, title: str | None = None) -> Table:
 
 
 def hookpoint_table(model: ModelSettings, description: Description) -> Table:
-    """One row per block, in the order of the places that a configuration can name."""
+    """One row per block, in the order of the places that a configuration can name. Beside the name
+    of a block stands what is read there, if it is not the update: `mid:mlp_in`, `mid.0:mlp_in` of
+    the first transformer block in a 2D transformer."""
     known = description.hookpoints
     names: dict[str, list[str]] = {path: [] for path in known}
     for block, wanted in model.hookpoints.items():
         if wanted is not None:
             found = find(known, wanted)
             path = next(path for path in known if f"{found.path}.".startswith(f"{path}."))
-            names[path].append(f"{block}{found.name.removeprefix(path)}")
+            inside = found.name.removeprefix(path).replace(".transformer_blocks.", ".")
+            names[path].append(f"{block}{inside}")
     title = f"{model.name} at {model.height} x {model.width} px"
     table = _table("place", "path", "class", "d_in", "grid", "block", title=title)
     finest = (model.height // description.scale, model.width // description.scale)

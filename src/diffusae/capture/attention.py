@@ -216,7 +216,7 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
             f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
             "(transformers 5)"
         )
-    spans = _places(word, prompt)
+    spans = word_spans(word, prompt)
     if not spans:
         return []
     most = limit or tokenizer.model_max_length
@@ -235,7 +235,7 @@ _UNSPACED = (
 """Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
-def _places(word: str, text: str) -> list[tuple[int, int]]:
+def word_spans(word: str, text: str) -> list[tuple[int, int]]:
     """(start, end) of all places of `word` as a whole word in `text`, in any case.
 
     Letters of scripts without spaces do not join words: 猫 is in 一只猫坐着, and cat is in 一只cat.

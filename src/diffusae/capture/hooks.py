@@ -43,7 +43,7 @@ class Moment:
     timestep: float
     """The scheduler's own value."""
     grid: Grid
-    """Of the block's positions, row-major, without text; of a text stream, (1, tokens)."""
+    """Of the block's positions, row-major, without text; (tokens,) of the text's stream."""
     branches: BranchCounter
     """A call of it gives the guidance branches along the batch."""
     lengths: Sequence[int] | None = None
@@ -133,7 +133,7 @@ class CapturedUpdates:
     """On the CPU: updates, or the vectors of another site that the hookpoint names. Positions are
     row-major over the grid. Pictures are in the order of the calls."""
     grids: dict[str, Grid] = field(default_factory=dict)
-    """{block: (h, w), or (frames, h, w)}; of a text stream (1, most tokens)"""
+    """{block: (h, w), or (frames, h, w); (most tokens,) of the text's stream}"""
     lengths: dict[UpdateKey, list[int]] = field(default_factory=dict)
     """Of text streams: own tokens of every picture's text. Vectors beyond are 0."""
 

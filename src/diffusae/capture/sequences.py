@@ -124,7 +124,7 @@ class Vectors:
         else:
             picture = math.prod(info.grid(*clock.size))
             self._span, self.lengths = text_span(tokens, clock, tensor, picture)
-            self.grid = (1, self._span.count)
+            self.grid = (self._span.count,)
             if min(self.lengths) < self._span.count:
                 places = torch.arange(self._span.count, device=tensor.device)
                 ends = torch.tensor(self.lengths, device=tensor.device)

@@ -184,6 +184,9 @@ class EditPreparer:
                 f"{cell.name} belongs to a text encoder, which has no updates; give an edit with"
                 f" layer: {cell.block} and a concept"
             )
+        fault = cell.settings.text_fault
+        if fault and (edit.region or edit.source or edit.latents is None):
+            raise UserError(f"{fault}, or give latents and no region")
         if edit.latents is not None:
             return cell.latents(edit.latents).indices
         concept = str(edit.concept)

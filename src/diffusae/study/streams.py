@@ -108,7 +108,8 @@ def streams_of(
         }
         for block in grid.blocks:
             info = find(description.hookpoints, hookpoints[block])
-            height, width = info.grid(*finest)
+            text = info.stream == "text"
+            height, width = (1, description.most_text) if text else info.grid(*finest)
             streams += [
                 Stream(
                     block=block,

@@ -165,6 +165,17 @@ class Study:
         return parsed(self.hookpoints.get(block, 0))[2] == "text"
 
     @property
+    def text_fault(self) -> str | None:
+        """Why the study's cell has no places in the picture; None where it has."""
+        block = self.cell.block
+        if self.kind == "text" or not self.reads_text(block):
+            return None
+        return (
+            f"block {block} reads the text's tokens ({self.hookpoints[block]}), which have no place"
+            " in the picture; choose a block without @text"
+        )
+
+    @property
     def kind(self) -> Kind:
         """What is collected."""
         return self.cfg.collection.kind
