@@ -1,5 +1,7 @@
 """Names of hookpoints, and which sites and streams a block has."""
 
+from typing import Any
+
 import pytest
 
 from diffusae.backbone.blocks import HookpointInfo, Tokens
@@ -7,7 +9,10 @@ from diffusae.backbone.hookpoints import find
 from diffusae.backbone.sites import Reading, completed, parsed, reading, sites_of, streams_of
 from diffusae.errors import UserError
 
-BOTH = {"picture": Tokens(output=1), "text": Tokens("encoder_hidden_states", output=0)}
+BOTH: dict[str, Any] = {
+    "picture": Tokens(output=1),
+    "text": Tokens("encoder_hidden_states", output=0),
+}
 JOINT = HookpointInfo("blocks.0", 8, kind="JointTransformerBlock", **BOTH)
 LAST = HookpointInfo("blocks.1", 8, kind="JointTransformerBlock", ends_text=True, **BOTH)
 SINGLE = HookpointInfo("single.0", 8, kind="FluxSingleTransformerBlock", **BOTH)
@@ -15,8 +20,12 @@ SEQUENCE = HookpointInfo(
     "layers.0", 8, kind="Lumina2TransformerBlock",
     picture=Tokens(within="after_text"), text=Tokens(),
 )  # fmt: skip
+EDITED = HookpointInfo(
+    "edited.0", 8, kind="FluxTransformerBlock",
+    picture=Tokens(output=1, within="before_text"), text=BOTH["text"],
+)  # fmt: skip
 UNET = HookpointInfo("mid_block.attentions.0", 8, level=1, layers=2)
-KNOWN = {info.path: info for info in (JOINT, LAST, SINGLE, SEQUENCE, UNET)}
+KNOWN = {info.path: info for info in (JOINT, LAST, SINGLE, SEQUENCE, EDITED, UNET)}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,11 @@ def test_a_found_hookpoint_keeps_its_name_and_its_block() -> None:
         (
             "layers.0:mlp_out",
             Reading("layers.0.feed_forward", Tokens(within="after_text"), "output"),
+        ),
+        # The tokens of given pictures follow the picture's own
+        (
+            "edited.0:attn_out",
+            Reading("edited.0.attn", Tokens(output=0, within="before_text"), "output"),
         ),
         (
             "mid_block.attentions.0.transformer_blocks.1:mlp_in",

@@ -1,9 +1,14 @@
 """The hookpoints of a study: sites, streams, and what older settings mean."""
 
+from typing import Any
+
 import pytest
 
 from composing import compose
+from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError
+from diffusae.study.model import check_hookpoints, describe_model
+from diffusae.study.streams import streams_of
 from diffusae.study.study import Study
 
 SD3 = ("model=sd3", "prompts=file", "prompts.path=captions.txt")
@@ -65,3 +70,32 @@ def test_given_pictures_recorded_as_outputs_are_read_after_the_block() -> None:
 def test_what_cannot_be_recorded_is_refused_before_anything_loads(overrides, message) -> None:
     with pytest.raises(UserError, match=message):
         study(*SD3, *overrides).check()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hookpoint", "grid"),
+    [
+        (SD3, "transformer_blocks.11@text", (1, 77 + 256)),  # CLIP's and T5's
+        (("model=flux_dev", *SD3[1:]), "transformer_blocks.18@text", (1, 512)),
+        (
+            ("model=flux_dev", "model.text_tokens=64", *SD3[1:]),
+            "transformer_blocks.18@text",
+            (1, 64),
+        ),
+    ],
+)
+def test_a_text_stream_is_planned_with_the_tokens_of_a_padded_prompt(
+    overrides: tuple[str, ...], hookpoint: str, grid: tuple[int, int]
+) -> None:
+    made = study(*overrides, "stream=text")
+    description = describe_model(ModelSettings.of(made.cfg))
+    check_hookpoints(made, description)
+    streams = streams_of(made, description, lambda t: t, description.tokens)
+    (stream,) = {one for one in streams if one.folder == "mid/t0.50/cond"}
+    assert (stream.hookpoint, stream.grid, stream.of_tokens) == (hookpoint, grid, True)
+
+
+def test_the_text_of_a_model_without_text_tokens_is_refused_by_name() -> None:
+    made: Any = study("model=sd14", *SD3[1:], "stream=text")
+    with pytest.raises(UserError, match=r"mid_block.attentions.0 .*holds no text tokens"):
+        check_hookpoints(made, describe_model(ModelSettings.of(made.cfg)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -190,6 +191,10 @@ class Adapter:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
 
+    def text_start(self, grid: Grid) -> int:
+        """Where the text begins in a sequence that holds a picture of these positions first."""
+        return math.prod(grid)
+
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
     ) -> tuple[float, float]:
@@ -274,13 +279,15 @@ class Adapter:
 
 
 def tokens_of(tokenizer: Any, prompt: str, limit: int, *, first: int = 0) -> dict[int, str]:
-    """{place: token} of a prompt that is cut to `limit` tokens and padded after its end, the
-    first at the place `first`.
+    """{place: token} of a prompt that is cut to `limit` tokens, without padding; the places begin
+    at `first`.
 
     Example: "a cat" by T5 is {0: "▁a", 1: "▁cat", 2: "</s>"}.
     """
-    ids = tokenizer(prompt, truncation=True, max_length=limit).input_ids
-    return dict(enumerate(tokenizer.convert_ids_to_tokens(ids), start=first))
+    encoded = tokenizer(prompt, truncation=True, max_length=limit)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    own = enumerate(zip(tokens, encoded["attention_mask"], strict=True), start=first)
+    return {place: token for place, (token, seen) in own if seen}
 
 
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:

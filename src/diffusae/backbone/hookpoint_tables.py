@@ -47,8 +47,9 @@ def site_table(description: Description) -> Table:
     layers = [layer_of(info, 0) for info in infos if info.layers]
     rows = {(one.kind, streams_of(one), sites_of(one)) for one in [*infos, *layers]}
     for kind, streams, sites in sorted(rows):
-        inside = " (PATH.transformer_blocks.N)" if layers and kind == layers[0].kind else ""
-        table.add_row(kind + inside, " ".join(streams), " ".join(sites))
+        table.add_row(kind, " ".join(streams), " ".join(sites))
+    if layers:
+        table.caption = f"a {layers[0].kind} is PATH.transformer_blocks.N, N from 0"
     return table
 
 

@@ -200,7 +200,7 @@ def reading(info: HookpointInfo) -> Reading:
         return Reading(info.path, tokens, "input" if info.site == "before" else "output")
     layers = LAYERS[info.kind]
     both = info.picture is not None and info.text is not None
-    own_tensors = both and tokens.within == "whole"  # the picture's beside the text's
+    own_tensors = both and info.text.within == "whole"  # beside the picture's
     number = STREAMS.index(info.stream)
     if info.site == "attn_out":
         seen = Tokens(output=number if own_tensors else -1, within=tokens.within)

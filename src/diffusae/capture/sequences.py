@@ -81,19 +81,19 @@ def span(
 
 
 def text_span(
-    tokens: Tokens, clock: Clock, sequence: Float[Tensor, "rows tokens d"], picture: int
+    tokens: Tokens, grid: Grid, clock: Clock, sequence: Float[Tensor, "rows tokens d"]
 ) -> tuple[Span, list[int]]:
     """Where the text's tokens are in a sequence, and how many of them are every row's own.
 
     Args:
-        picture: tokens of the picture, which come first in a sequence `before_text`.
+        grid: positions of the picture, which come first in a sequence `before_text`.
 
     Raises:
         UserError: the sequence does not hold them there.
     """
     rows, length, _ = sequence.shape
     lengths = clock.adapter.text_lengths(clock.given, rows)
-    start = picture if tokens.within == "before_text" else 0
+    start = clock.adapter.text_start(grid) if tokens.within == "before_text" else 0
     count = length if tokens.within == "whole" else max(lengths)
     if start + max(count, *lengths) > length:
         raise UserError(
@@ -122,8 +122,8 @@ class Vectors:
             self.grid = info.grid(*clock.size)
             self._span = span(tokens, self.grid, clock, tensor)
         else:
-            picture = math.prod(info.grid(*clock.size))
-            self._span, self.lengths = text_span(tokens, clock, tensor, picture)
+            picture = info.grid(*clock.size)
+            self._span, self.lengths = text_span(tokens, picture, clock, tensor)
             self.grid = (self._span.count,)
             if min(self.lengths) < self._span.count:
                 places = torch.arange(self._span.count, device=tensor.device)
