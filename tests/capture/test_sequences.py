@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from diffusae.backbone.blocks import HookpointInfo, Tokens
+from diffusae.capture.account import in_order
 from diffusae.capture.sequences import (
     Span,
     Vectors,
@@ -129,3 +130,9 @@ def test_an_argument_is_read_by_name_wherever_it_stands() -> None:
 
     assert call_argument(Layer(), "second", (1, 2), {}) == 2
     assert call_argument(Layer(), "second", (1,), {"second": 3}) == 3
+
+
+def test_texts_of_several_calls_stand_below_each_other_with_zeros_at_their_ends() -> None:
+    first, second = torch.ones(1, 3, 2), torch.full((2, 1, 2), 5.0)
+    both = in_order([(1, second), (0, first)])
+    assert both[..., 0].tolist() == [[1, 1, 1], [5, 0, 0], [5, 0, 0]]

@@ -199,8 +199,8 @@ def reading(info: HookpointInfo) -> Reading:
     if info.site in OF_BLOCK:
         return Reading(info.path, tokens, "input" if info.site == "before" else "output")
     layers = LAYERS[info.kind]
-    both = info.picture is not None and info.text is not None
-    own_tensors = both and info.text.within == "whole"  # beside the picture's
+    text = None if info.picture is None else info.text
+    own_tensors = text is not None and text.within == "whole"  # beside the picture's
     number = STREAMS.index(info.stream)
     if info.site == "attn_out":
         seen = Tokens(output=number if own_tensors else -1, within=tokens.within)

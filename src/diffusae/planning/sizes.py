@@ -37,6 +37,9 @@ _AROUND = 2
 _TOKEN_BYTES = 40
 """An estimate of the place and the letters of a token in both branches, in a sample's JSON."""
 
+_TOKENIZERS = 2
+"""Whose tokens are in a block's text stream, at most: CLIP's and T5's of Stable Diffusion 3."""
+
 _TOKENS_OF_A_WORD = 2
 """An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
 
@@ -83,8 +86,8 @@ def groups_in(study: Study) -> list[Group]:
         own, most = np.array([_word_tokens(prompt.text) for prompt in group]).T
         return Group(
             texts=np.array([_json_size(kind, prompt) for prompt in group])
-            + (_TOKEN_BYTES * (own + _AROUND) if of_text else 0),
-            tokens=own + _AROUND,
+            + (_TOKEN_BYTES * _TOKENIZERS * (own + _AROUND) if of_text else 0),
+            tokens=(own + _AROUND) * (_TOKENIZERS if of_text else 1),
             ragged=ragged,
             own_tokens=own,
             most_tokens=most,

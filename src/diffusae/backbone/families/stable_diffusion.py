@@ -102,10 +102,12 @@ class StableDiffusionAdapter(Adapter):
 def _depths(config: Mapping[str, Any], levels: int) -> list[int]:
     """Transformer blocks in the 2D transformers of every level; empty where they are not alike."""
     depths = config.get("transformer_layers_per_block", 1)
-    depths = [depths] * levels if isinstance(depths, int) else list(depths)
+    depths = [depths] * levels if isinstance(depths, int) else depths
+    if not isinstance(depths, (list, tuple)) or len(depths) != levels:
+        return []
     mirrored = config.get("reverse_transformer_layers_per_block") is None
-    whole = all(isinstance(depth, int) for depth in depths)
-    return depths if whole and mirrored and len(depths) == levels else []
+    whole = all(isinstance(depth, int) and depth > 0 for depth in depths)
+    return list(depths) if whole and mirrored else []
 
 
 def _section(
