@@ -78,8 +78,8 @@ class Account:
 
 
 def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """The pictures of all (call's number, tensor), in the order of the calls. Shorter texts end with
-    vectors of 0."""
+    """The pictures of all (call's number, tensor), in the order of the calls. Shorter texts end
+    with vectors of 0."""
     tensors = [tensor for _, tensor in sorted(parts, key=lambda part: part[0])]
     most = max(tensor.shape[1] for tensor in tensors)
     tensors = [

@@ -47,7 +47,6 @@ class RecordedRun:
     picture: UInt8[np.ndarray, "height width 3"]
     recorded: dict[Cell, Float[Tensor, "positions d_in"]]
     grids: dict[str, Grid]
-
     tokens: dict[Cell, list[str]] = field(default_factory=dict)
 
     def updates(self, cell: OpenCell) -> Float[Tensor, "positions d_in"]:
