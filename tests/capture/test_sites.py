@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from diffusae.backbone.families.table import adapter_of, list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import hook_blocks
+from diffusae.capture.sequences import to_positions
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.steer import steer
@@ -20,33 +21,66 @@ from tiny_families import FAMILIES, tiny_family
 HEIGHT, WIDTH, STEPS = 64, 96, 2
 PROMPTS, SEEDS = ("a cat", "dogs and"), (1, 2)
 INNER = "mid_block.attentions.0.transformer_blocks.0"
-PLACES: dict[str, dict[str, tuple[str, str, int]]] = {
+
+
+class Place(NamedTuple):
+    """Where a plain hook sees a hookpoint's tokens."""
+
+    path: str
+    side: Literal["input", "output"] = "output"
+    place: int = 0
+    """Among the inputs or the outputs of the module at `path`."""
+    part: slice = slice(None)
+    """Of a sequence that holds more."""
+
+
+T5_AND_REGISTERS = 24 + 8
+WORDS, PICTURE = slice(0, T5_AND_REGISTERS), slice(T5_AND_REGISTERS, None)
+JOINT, SINGLE = "transformer_blocks.1", "single_transformer_blocks.0"
+PLACES: dict[str, dict[str, Place]] = {
     "sd": {
-        f"{INNER}:mlp_in": (f"{INNER}.ff", "input", 0),
-        f"{INNER}:mlp_out": (f"{INNER}.ff", "output", 0),
-        f"{INNER}:attn_out": (f"{INNER}.attn1", "output", 0),
-        f"{INNER}:before": (INNER, "input", 0),
-        f"{INNER}:after": (INNER, "output", 0),
+        f"{INNER}:mlp_in": Place(f"{INNER}.ff", "input"),
+        f"{INNER}:mlp_out": Place(f"{INNER}.ff"),
+        f"{INNER}:attn_out": Place(f"{INNER}.attn1"),
+        f"{INNER}:before": Place(INNER, "input"),
+        f"{INNER}:after": Place(INNER),
     },
     "sd3": {
-        "transformer_blocks.1:mlp_in": ("transformer_blocks.1.ff", "input", 0),
-        "transformer_blocks.1:mlp_out": ("transformer_blocks.1.ff", "output", 0),
-        "transformer_blocks.1:attn_out": ("transformer_blocks.1.attn", "output", 0),
-        "transformer_blocks.1:after": ("transformer_blocks.1", "output", 1),
-        "transformer_blocks.1:mlp_in@text": ("transformer_blocks.1.ff_context", "input", 0),
-        "transformer_blocks.1:mlp_out@text": ("transformer_blocks.1.ff_context", "output", 0),
-        "transformer_blocks.1:attn_out@text": ("transformer_blocks.1.attn", "output", 1),
-        "transformer_blocks.1:after@text": ("transformer_blocks.1", "output", 0),
+        f"{JOINT}:mlp_in": Place(f"{JOINT}.ff", "input"),
+        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
+        f"{JOINT}:attn_out": Place(f"{JOINT}.attn"),
+        f"{JOINT}:after": Place(JOINT, place=1),
+        f"{JOINT}:mlp_in@text": Place(f"{JOINT}.ff_context", "input"),
+        f"{JOINT}:mlp_out@text": Place(f"{JOINT}.ff_context"),
+        f"{JOINT}:attn_out@text": Place(f"{JOINT}.attn", place=1),
+        f"{JOINT}:after@text": Place(JOINT),
     },
     "flux": {
-        "transformer_blocks.1:mlp_out": ("transformer_blocks.1.ff", "output", 0),
-        "transformer_blocks.1:mlp_in@text": ("transformer_blocks.1.ff_context", "input", 0),
-        "transformer_blocks.1:attn_out@text": ("transformer_blocks.1.attn", "output", 1),
-        "single_transformer_blocks.0:after": ("single_transformer_blocks.0", "output", 1),
-        "single_transformer_blocks.0:after@text": ("single_transformer_blocks.0", "output", 0),
+        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
+        f"{JOINT}:mlp_in@text": Place(f"{JOINT}.ff_context", "input"),
+        f"{JOINT}:attn_out@text": Place(f"{JOINT}.attn", place=1),
+        f"{SINGLE}:after": Place(SINGLE, place=1),
+        f"{SINGLE}:after@text": Place(SINGLE),
+    },
+    # One sequence of registers, text and picture
+    "aura_flow": {
+        f"{SINGLE}:mlp_in": Place(f"{SINGLE}.ff", "input", part=PICTURE),
+        f"{SINGLE}:mlp_out": Place(f"{SINGLE}.ff", part=PICTURE),
+        f"{SINGLE}:attn_out": Place(f"{SINGLE}.attn", part=PICTURE),
+        f"{SINGLE}:after": Place(SINGLE, part=PICTURE),
+        f"{SINGLE}:mlp_in@text": Place(f"{SINGLE}.ff", "input", part=WORDS),
+        f"{SINGLE}:mlp_out@text": Place(f"{SINGLE}.ff", part=WORDS),
+        f"{SINGLE}:attn_out@text": Place(f"{SINGLE}.attn", part=WORDS),
+    },
+    # An MLP of convolutions, over feature maps
+    "sana": {
+        f"{JOINT}:mlp_in": Place(f"{JOINT}.ff", "input"),
+        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
+        f"{JOINT}:attn_out": Place(f"{JOINT}.attn1"),
     },
 }
-"""{family: {hookpoint: (submodule, side, place of the tensor among its inputs or outputs)}}"""
+"""{family: {hookpoint: where a plain hook sees it}}"""
+PLACES = {family: places for family, places in PLACES.items() if family in FAMILIES}
 
 
 @pytest.fixture(scope="module", params=list(PLACES))
@@ -74,9 +108,9 @@ def times(pipe: Any) -> list[float]:
     return adapter.schedule(pipe.scheduler, STEPS, HEIGHT * WIDTH // unit**2).tolist()
 
 
-def shift(tensor: Tensor) -> Tensor:
+def shift(tensor: Tensor, side: int = -1) -> Tensor:
     """A vector of d_in entries that a layer normalisation does not take away."""
-    return torch.linspace(-1, 1, tensor.shape[-1]) ** 2
+    return torch.linspace(-1, 1, tensor.shape[side]) ** 2
 
 
 @contextmanager
@@ -84,12 +118,14 @@ def plain_hooks(pipe: Any, family: str) -> Iterator[dict[str, list[Tensor]]]:
     """{hookpoint: the tensor at every call of its submodule}, by hooks of torch alone."""
     seen: dict[str, list[Tensor]] = {name: [] for name in PLACES[family]}
     with ExitStack() as stack:
-        for name, (path, side, place) in PLACES[family].items():
-            module = denoiser_of(pipe).get_submodule(path)
+        for name, at in PLACES[family].items():
+            module = denoiser_of(pipe).get_submodule(at.path)
 
-            def hook(_module, args, kwargs, output, name=name, side=side, place=place) -> None:
-                value = output if side == "output" else [*args, *kwargs.values()]
-                seen[name].append(value if isinstance(value, Tensor) else value[place])
+            def hook(_module, args, kwargs, output, name=name, at=at) -> None:
+                value = output if at.side == "output" else [*args, *kwargs.values()]
+                tensor = value if isinstance(value, Tensor) else value[at.place]
+                tokens = to_positions(tensor) if tensor.ndim == 4 else tensor[:, at.part]
+                seen[name].append(tokens)
 
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield seen
@@ -117,7 +153,7 @@ def test_each_site_holds_what_a_plain_hook_on_its_submodule_sees(pipe: Any, fami
 
 
 def test_the_update_is_what_comes_after_without_what_was_before(pipe: Any, family: str) -> None:
-    streams = ("", "@text") if family != "sd" else ("",)
+    streams = ("", "@text") if any("@text" in name for name in PLACES[family]) else ("",)
     path = FAMILIES[family].blocks["down"][0]
     sites = {site: f"{path}:{site}" for site in ("update", "before", "after")}
     names = {f"{site}{s}": f"{name}{s}" for site, name in sites.items() for s in streams}
@@ -135,21 +171,25 @@ def test_an_edit_at_a_site_is_what_a_plain_hook_does_to_the_same_tensor(
 ) -> None:
     """A vector added in the conditional rows, by an edit and by a hook of torch."""
     without = make(pipe, family).latents
-    for name, (path, side, place) in PLACES[family].items():
-        module, calls = denoiser_of(pipe).get_submodule(path), []
+    for name, at in PLACES[family].items():
+        module, calls = denoiser_of(pipe).get_submodule(at.path), []
 
-        def shifted(tensor: Tensor, calls: list[int] = calls) -> Tensor:
+        def shifted(tensor: Tensor, calls: list[int] = calls, part: slice = at.part) -> Tensor:
             calls.append(1)
-            if family == "flux":
-                return tensor + shift(tensor) if len(calls) % 2 else tensor
-            return torch.cat([tensor[:2], tensor[2:] + shift(tensor)])
+            edited = tensor.clone()
+            rows = slice(None) if family == "flux" else slice(2, None)  # those of cond
+            if tensor.ndim == 4:
+                edited[rows] += shift(tensor, 1)[:, None, None]
+            elif family != "flux" or len(calls) % 2:
+                edited[rows, part] += shift(tensor)
+            return edited
 
-        def of(values: Any, place: int = place) -> Any:
+        def of(values: Any, place: int = at.place) -> Any:
             if isinstance(values, Tensor):
                 return shifted(values)
             return tuple(shifted(v) if n == place else v for n, v in enumerate(values))
 
-        if side == "input":
+        if at.side == "input":
             handle = module.register_forward_pre_hook(lambda _module, args: of(args))
         else:
             handle = module.register_forward_hook(lambda _module, _args, output: of(output))
