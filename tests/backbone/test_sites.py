@@ -18,7 +18,7 @@ LAST = HookpointInfo("blocks.1", 8, kind="JointTransformerBlock", ends_text=True
 SINGLE = HookpointInfo("single.0", 8, kind="FluxSingleTransformerBlock", **BOTH)
 SEQUENCE = HookpointInfo(
     "layers.0", 8, kind="Lumina2TransformerBlock",
-    picture=Tokens(within="after_text"), text=Tokens(),
+    picture=Tokens(within="after_text"), text=Tokens(within="after_text"),
 )  # fmt: skip
 EDITED = HookpointInfo(
     "edited.0", 8, kind="FluxTransformerBlock",

@@ -66,11 +66,16 @@ def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
     return pipe.tokenizer, pipe.text_encoder
 
 
+def require_in_picture(study: Study) -> None:
+    """`UserError` for a cell whose positions are tokens of a text: no mask says what they show."""
+    if fault := study.text_fault:
+        raise UserError(f"labels come of masks of pictures: {fault}")
+
+
 @tells_memory("labelling", "prompts.counts.dictionary", "sae.d_sae")
 def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
     """Build and write one cell's dictionary and gallery, and mirror the gallery as a table."""
-    if fault := study.text_fault:
-        raise UserError(f"labels come of masks of pictures: {fault}")
+    require_in_picture(study)
     if labelled(study):
         return
     settings = DictionarySettings.of(study.cfg)
