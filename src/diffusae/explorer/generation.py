@@ -187,7 +187,8 @@ class Generation:
         for cell in cells:
             job.require_wanted()
             own = self.preparer.cell(cell.name)
-            codes = CellCodes.of(run.codes(own), run.grids[cell.block])
+            height, width = run.grids[cell.block]
+            codes = CellCodes.of(run.codes(own), (height, width))
             job.codes[cell.name] = codes
             listed.append(
                 {"cell": cell.name, "block": cell.block, "t": cell.t}

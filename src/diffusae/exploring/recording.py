@@ -98,9 +98,9 @@ class RecordedRun:
         if cell.place in self.tokens:
             raise UserError(f"{cell.settings.text_fault}, or ask for token_maps(cell)")
         wanted = self._wanted(cell, latents, values, indices)
-        maps = maps_of(
-            torch.tensor(wanted, dtype=torch.long), values, indices, self.grids[cell.block]
-        )
+        height, width = self.grids[cell.block]
+        chosen = torch.tensor(wanted, dtype=torch.long)
+        maps = maps_of(chosen, values, indices, (height, width))
         return ConceptMaps(cell, self.prompt, self.picture, wanted, maps)
 
     def token_maps(

@@ -47,16 +47,16 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
                 f"block {block} is a text encoder's layer, which collection={kind} does not read;"
                 " set collection=text, or choose a block of the denoiser"
             )
-        elif model.hookpoints.get(block, "") is None:
+        elif block not in model.hookpoints:
+            yield str(unknown(f"block of model {model.name}:", block, model.hookpoints))
+        elif (name := model.hookpoints[block]) is None:
             yield (
                 f"block {block} of model {model.name} has no hookpoint; give"
                 f" model.hookpoints.{block} a path or a place that `diffusae hookpoints` lists, or"
                 " leave the block out of block and grid.blocks"
             )
-        elif block not in model.hookpoints:
-            yield str(unknown(f"block of model {model.name}:", block, model.hookpoints))
         else:
-            yield from _hookpoint_faults(cfg, block, model.hookpoints[block])
+            yield from _hookpoint_faults(cfg, block, name)
     taken: dict[int, float] = {}
     for t in grid.timesteps:
         if not is_number(t) or not 0 <= t <= 1:
