@@ -72,7 +72,7 @@ def test_one_pass_with_the_pipelines_conditions_is_its_own_first_pass(
     updates: list[Tensor] = []
     with (
         torch.no_grad(),
-        hook_blocks(case.pipe, mid, lambda _b, _m, before, after: updates.append(after - before)),
+        hook_blocks(case.pipe, mid, lambda _block, _moment, update: updates.append(update)),
     ):
         predicted = case.adapter.predict(given, case.latents(), first)
     expected = case.plain.updates["mid", first, conditioning]

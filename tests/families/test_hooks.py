@@ -51,13 +51,13 @@ def test_positions_are_row_major_over_the_picture(case: Case) -> None:
     latents, patch = case.latents()[:1], case.adapter.patch
     inputs: list[Tensor] = []
 
-    def look(_block: str, moment: Any, before: Tensor, _after: Tensor) -> None:
+    def look(_block: str, moment: Any, before: Tensor) -> None:
         assert moment.grid == case.grid("down")
         inputs.append(before[0])
 
     height, width = latents.shape[-2] // patch, latents.shape[-1] // patch
     row, column = height - 1, width - 2
-    with torch.no_grad(), hook_blocks(case.pipe, {"down": case.paths["down"]}, look):
+    with torch.no_grad(), hook_blocks(case.pipe, {"down": f"{case.paths['down']}:before"}, look):
         case.adapter.predict(given, latents, 500.0)
         latents[..., patch * row, patch * column] += 10.0
         case.adapter.predict(given, latents, 500.0)

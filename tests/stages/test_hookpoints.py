@@ -123,3 +123,25 @@ def test_a_model_whose_text_encoder_is_no_clip_or_t5_is_listed_without_its_layer
     )
     assert "text_0" not in out
     assert "300 text tokens" in out
+
+
+def test_the_streams_and_sites_of_every_class_of_blocks_are_listed(offline, capsys):
+    hookpoints(composed("model=flux_dev"))
+    out = capsys.readouterr().out
+    every = "update before after mlp_in mlp_out attn_out"
+    assert re.search(rf"^ *FluxTransformerBlock +picture text +{every} *$", out, re.MULTILINE)
+    single = r"^ *FluxSingleTransformerBlock +picture text +update before after *$"
+    assert re.search(single, out, re.MULTILINE)
+    hookpoints(composed("model=sdxl"))
+    out = capsys.readouterr().out
+    assert re.search(rf"^ *BasicTransformerBlock +picture +{every} *$", out, re.MULTILINE)
+    assert "PATH.transformer_blocks.N" in out
+
+
+def test_a_configured_site_stands_beside_its_block(offline, capsys):
+    inner = "mid_block.attentions.0.transformer_blocks.0:mlp_in"
+    hookpoints(
+        composed("model=sd14", f"model.hookpoints.mid={inner}", "model.hookpoints.up=9:after")
+    )
+    named = [row[-1] for row in rows(capsys.readouterr().out)]
+    assert {"down", "mid.0:mlp_in", "up:after"} <= set(named)

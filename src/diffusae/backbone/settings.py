@@ -93,7 +93,8 @@ class ModelSettings(Settings, part="model"):
     architecture: str | None
     """Published sizes that ship with the package."""
     hookpoints: Mapping[str, str | int | None]
-    """Block -> its path or its place in the list of hookpoints; None: no block of this study."""
+    """Block -> its name (`backbone.sites`) or its place in the list of hookpoints; None: no block
+    of this study."""
     scheduler: SchedulerChoice
     steps: Annotated[int, Within(1, 1000)]
     log_snr_shift: Annotated[float, Within(-10, 10)]

@@ -25,6 +25,7 @@ from diffusae.backbone.families.table import list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of, find_all
 from diffusae.backbone.passes import Branches
 from diffusae.backbone.text_attention import TEXT_KEYS, text_attentions
+from diffusae.backbone.sites import completed, parsed
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
@@ -78,6 +79,9 @@ def capture_cross_attention(
                 f"{type(denoiser).__name__} has no cross-attention, and no projection of its own "
                 "for the text: its layers attend over text and picture alike"
             )
+    hookpoints = {
+        block: completed(parsed(name)[0], site="after") for block, name in hookpoints.items()
+    }
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
@@ -88,7 +92,7 @@ def capture_cross_attention(
     """{running block: the maps of its layers}: hooks of layers run before those of their block."""
     account = Account(pipe, hookpoints, timesteps, ["cond"])
 
-    def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
+    def note_grid(block: str, moment: Moment, _after: Tensor) -> None:
         captured.grids[block] = moment.grid
         if "cond" not in moment.branches():
             return
@@ -286,7 +290,7 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
             f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
             "(transformers 5)"
         )
-    spans = _places(word, prompt)
+    spans = word_spans(word, prompt)
     if not spans:
         return []
     most = limit or tokenizer.model_max_length
@@ -305,7 +309,7 @@ _UNSPACED = (
 """Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
-def _places(word: str, text: str) -> list[tuple[int, int]]:
+def word_spans(word: str, text: str) -> list[tuple[int, int]]:
     """(start, end) of all places of `word` as a whole word in `text`, in any case.
 
     Letters of scripts without spaces do not join words: 猫 is in 一只猫坐着, and cat is in 一只cat.

@@ -28,6 +28,7 @@ from diffusae.capture.attention import (
 )
 from diffusae.capture.generate import Generation, generate
 from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
+from diffusae.collecting.text_tokens import StoredTokens, TextTokens
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
@@ -51,11 +52,12 @@ class CollectGeneration:
     """Pictures of the study's captions, made as the pipeline makes them without hooks."""
 
     what = "pictures"
-    ragged = False
     keeps_pictures = True
 
     def __init__(self, study: Study) -> None:
         self.study = study
+        # Texts differ in their number of tokens.
+        self.ragged = any(map(study.reads_text, GridSettings.of(study.cfg).blocks))
 
     def determines(self) -> dict[str, Any]:
         """The model, the grid and the captions."""
@@ -98,6 +100,7 @@ class _Generating:
             study, description, lambda t: scheduler_timestep(pipe, adapter, model, t), self.tokens
         )
         self.attention = {one.folder for one in self.streams if one.block == ATTENTION}
+        self.text = TextTokens(pipe, model.text_tokens, self.streams)
         self.header = {
             "model": model.name,
             "source": source_determines(study)["source"],
@@ -134,10 +137,15 @@ class _Generating:
                 )
                 for stream in streams
             }
-            yield Batch(len(batch), partial(self._records, batch, made, tensors))
+            tokens = self.text.of_batch(batch, streams, made)
+            yield Batch(len(batch), partial(self._records, batch, made, tensors, tokens))
 
     def _records(
-        self, batch: Sequence[Prompt], made: Generation, tensors: Mapping[str, Tensor]
+        self,
+        batch: Sequence[Prompt],
+        made: Generation,
+        tensors: Mapping[str, Tensor],
+        tokens: Sequence[StoredTokens] | None,
     ) -> Iterator[CollectedSample]:
         for row, places in made.nonfinite.items():
             log.warning(
@@ -149,12 +157,19 @@ class _Generating:
             updates = {folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()}
             for folder in self.attention & updates.keys():  # nobody reads the other tokens
                 updates[folder] = updates[folder][:, columns]
+            meta: dict[str, Any] = {"word_tokens": words}
+            positions = None
+            if tokens is not None:
+                positions = tokens[row].positions
+                updates = {name: rows[positions[name]] for name, rows in updates.items()}
+                meta["text_tokens"] = tokens[row].strings
             yield sample_of(
                 prompt,
                 updates=updates,
+                positions=positions,
                 columns=columns,
                 image=None if made.images is None else made.images[row],
-                meta={"word_tokens": words},
+                meta=meta,
             )
 
     def _attention(

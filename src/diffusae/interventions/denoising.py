@@ -1,4 +1,4 @@
-"""The denoising error of noised latents while a block's update is edited, in one pass."""
+"""The denoising error of noised latents while a block's vectors are edited, in one pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def denoising_errors(
     branch.
 
     Args:
-        edit: of a block's update; its window and conditionings are ignored. None: no edit.
+        edit: of a hookpoint's vectors; its window and conditionings are ignored. None: no edit.
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -50,13 +50,13 @@ def denoising_errors(
     sigma = adapter.sigma(pipe.scheduler, timestep, positions)
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep, sigma)
 
-    def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
+    def visit(_name: str, moment: Moment, vectors: Tensor) -> Tensor:
         assert edit is not None
-        return before + edit(after - before, moment.grid)
+        return edit(vectors, moment.grid) - vectors
 
     with ExitStack() as stack:
         if edit is not None:
-            place = {edit.hookpoint: edit.hookpoint}
+            place = {str(edit.hookpoint): edit.hookpoint}
             stack.enter_context(
                 hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
             )

@@ -6,7 +6,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from diffusae.labelling.label import label_cell, labelled, word_embedding
+from diffusae.labelling.label import label_cell, labelled, require_in_picture, word_embedding
 from diffusae.stages.annotate import annotate
 from diffusae.study.study import Study
 from diffusae.training.cell import mirror_of
@@ -20,6 +20,7 @@ def label(cfg: DictConfig) -> bool:
     """
     study = Study(cfg)
     study.check()
+    require_in_picture(study)
     annotate(cfg)
     if labelled(study):
         log.info("%s is labelled already", study.concepts)

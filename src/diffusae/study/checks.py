@@ -106,7 +106,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae", "sae.sparsity"):
         yield from _sparsity_faults(study)
-    if sound("grid.timesteps", "grid.blocks", "model.hookpoints"):
+    if sound("grid.timesteps", "grid.blocks", "model.hookpoints", "stream"):
         yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     if sound("grid.conditionings"):

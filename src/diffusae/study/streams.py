@@ -79,13 +79,9 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
 
 
 def hookpoints_of(study: Study) -> dict[str, str | int]:
-    """Block of the grid -> its path, or its place in the list of hookpoints."""
-    known = ModelSettings.of(study.cfg).hookpoints
-    return {
-        block: hookpoint
-        for block in GridSettings.of(study.cfg).blocks
-        if (hookpoint := known.get(block)) is not None
-    }
+    """Block of the grid -> the name of its hookpoint, or its place in the list of blocks."""
+    known = study.hookpoints
+    return {block: known[block] for block in GridSettings.of(study.cfg).blocks if block in known}
 
 
 def streams_of(
@@ -114,12 +110,13 @@ def streams_of(
         }
         for block in grid.blocks:
             info = find(description.hookpoints, hookpoints[block])
-            height, width = info.grid(*finest)
+            text = info.stream == "text"
+            height, width = (1, description.most_text) if text else info.grid(*finest)
             streams += [
                 Stream(
                     block=block,
                     conditioning=branch,
-                    hookpoint=info.path,
+                    hookpoint=info.name,
                     grid=(1, 1) if pooled else (height, width),
                     d_in=info.d_in,
                     **when,

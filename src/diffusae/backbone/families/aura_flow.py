@@ -11,6 +11,10 @@ from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Tokens
 
 
+_REGISTERS = 8
+"""Learned tokens before the text, of every denoiser of the class."""
+
+
 class PaddedPrompts:
     """The tokenizer of prompts that are padded as the pipeline pads them: on the left, unless the
     tokenizer says otherwise, which moves every token of the prompt."""
@@ -62,6 +66,10 @@ class AuraFlowAdapter(Adapter):
     pads = True
     padded = {"AuraFlowPipeline": 256}
     time = (0.0, 0.001)
+
+    @classmethod
+    def most_text(cls, pipeline: str, own: int, text_tokens: int | None) -> int:
+        return _REGISTERS + super().most_text(pipeline, own, text_tokens)
 
     @property
     def registers(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift, shifted
+from diffusae.backbone.adapters import Adapter, shift, shifted, tokens_of
 from diffusae.backbone.blocks import Block, Grid, Tokens
 from diffusae.backbone.passes import PassesOf, unguided
 from diffusae.errors import UserError
@@ -111,6 +111,12 @@ class FluxAdapter(Adapter):
 
     def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
         return shifted(scheduler, steps, self.mu(scheduler, steps, positions))
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        tokenizer, limit = self.words(pipe, text_tokens)
+        return tokens_of(tokenizer, prompt, limit)
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer.model_max_length

@@ -145,7 +145,7 @@ class UpdateAblation:
                 sae.to(execution_device(self._pictures.pipe))  # where the updates are that it edits
             return [
                 Edit(
-                    one.cfg.model.hookpoints[one.cell.block],
+                    one.hookpoints[one.cell.block],
                     Unlearn(sae, concept, factor=factor),
                     window=window_at(one.cell.t),
                     conditionings=("cond",),
