@@ -1,8 +1,8 @@
-"""The denoising error of noised latents while a block's update is edited, in one pass."""
+"""The denoising error of noised latents while updates of blocks are edited, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,7 +21,7 @@ from diffusae.interventions.edits import Edit
 @torch.no_grad()
 def denoising_errors(
     pipe: Any,
-    edit: Edit | None,
+    edits: Sequence[Edit],
     *,
     latents: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "n c h w"],
@@ -34,7 +34,7 @@ def denoising_errors(
     branch.
 
     Args:
-        edit: of a block's update; its window and conditionings are ignored. None: no edit.
+        edits: of blocks' updates; their windows and conditionings are ignored.
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -48,15 +48,17 @@ def denoising_errors(
     )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
-    def visit(_path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
-        assert edit is not None
-        return before + edit(after - before, moment.grid)
+    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
+        for edit in edits:
+            if edit.hookpoint == path:
+                after = before + edit(after - before, moment.grid)
+        return after
 
     with ExitStack() as stack:
-        if edit is not None:
-            place = {edit.hookpoint: edit.hookpoint}
+        if edits:
+            places = {edit.hookpoint: edit.hookpoint for edit in edits}
             stack.enter_context(
-                hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
+                hook_blocks(pipe, places, visit, layout=("cond",), due=lambda _clock: places)
             )
         predicted = adapter.predict(conditions, seen, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1)

@@ -17,9 +17,11 @@ from diffusae.backbone.schedule import step_index
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.settings import SaeSettings
 from diffusae.sources import fingerprint
 from diffusae.study.settings import GridSettings, PictureCollection
 from diffusae.study.study import Study
+from diffusae.study.targets import target_of, with_targets
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures are needed later; pictures of the others are never decoded."""
@@ -76,12 +78,28 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     return model.height // description.scale, model.width // description.scale
 
 
+def recorded_blocks(study: Study) -> list[str]:
+    """The blocks of the grid, and the targets of their transcoders."""
+    blocks, hookpoints = GridSettings.of(study.cfg).blocks, ModelSettings.of(study.cfg).hookpoints
+    return with_targets(blocks, SaeSettings.of(study.cfg).target, hookpoints)
+
+
+def target_block(study: Study) -> str | None:
+    """The block whose stream the transcoder of the study's cell has as its target; None: it is an
+    autoencoder of its own stream.
+    """
+    target = SaeSettings.of(study.cfg).target
+    if target is None:
+        return None
+    return target_of(target, study.cell.block, ModelSettings.of(study.cfg).hookpoints)
+
+
 def hookpoints_of(study: Study) -> dict[str, str | int]:
-    """Block of the grid -> its path, or its place in the list of hookpoints."""
+    """Recorded block -> its path, or its place in the list of hookpoints."""
     known = ModelSettings.of(study.cfg).hookpoints
     return {
         block: hookpoint
-        for block in GridSettings.of(study.cfg).blocks
+        for block in recorded_blocks(study)
         if (hookpoint := known.get(block)) is not None
     }
 
@@ -110,7 +128,7 @@ def streams_of(
             "step_index": step_index(t, model.steps),
             "timestep": timestep(t),
         }
-        for block in grid.blocks:
+        for block in recorded_blocks(study):
             info = find(description.hookpoints, hookpoints[block])
             streams += [
                 Stream(
@@ -142,7 +160,7 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
     tokens of the prompt alone. There is no timestep of the scheduler: it is 0.
     """
     grid = GridSettings.of(study.cfg)
-    layers = find_text_layers(description.text_layers, grid.blocks)
+    layers = find_text_layers(description.text_layers, recorded_blocks(study))
     (t,), (branch,) = grid.timesteps, grid.conditionings
     return [
         Stream(
@@ -197,3 +215,11 @@ def words_of(text: str) -> list[str]:
 def stream_of(study: Study, manifest: Manifest) -> Stream:
     """The recorded stream of the study's cell."""
     return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)
+
+
+def target_stream_of(study: Study, manifest: Manifest) -> Stream | None:
+    """The recorded stream that the transcoder of the study's cell has as its target; None: it is an
+    autoencoder of its own stream.
+    """
+    block = target_block(study)
+    return block and manifest.stream(block, study.cell.t, study.cell.conditioning)
