@@ -9,9 +9,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusae.backbone.adapters import adapter_for
 from diffusae.backbone.describe import ARCHITECTURES, build_denoiser, describe, known_architectures
-from diffusae.backbone.hookpoints import find, list_hookpoints
+from diffusae.backbone.families.table import adapter_for, list_hookpoints
+from diffusae.backbone.hookpoints import find
 from diffusae.cli import config_directory
 from diffusae.errors import UserError
 

@@ -59,7 +59,7 @@ def test_a_guidance_distilled_model_has_no_uncond() -> None:
 
 
 def test_a_pipeline_that_does_not_tell_its_branches_is_refused() -> None:
-    silent = SimpleNamespace(unet=nn.Identity())
+    silent = SimpleNamespace(unet=type("UNet2DConditionModel", (nn.Identity,), {})())
     with (
         counted_branches(silent) as branches,
         pytest.raises(UserError, match="SimpleNamespace does not tell"),

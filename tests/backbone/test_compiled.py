@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.compiled import compile_denoiser, compiled_layers
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import Generation, generate

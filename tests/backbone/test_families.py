@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusae.backbone.describe import describe
-from diffusae.backbone.families import require_text_to_image
+from diffusae.backbone.families.table import require_text_to_image
 from diffusae.backbone.load import load_pipeline
 from diffusae.errors import UserError
 from tiny_pipeline import tiny_pipeline

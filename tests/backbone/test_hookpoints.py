@@ -3,7 +3,9 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from diffusae.backbone.hookpoints import HookpointInfo, denoiser_of, find, find_all, list_hookpoints
+from diffusae.backbone.blocks import HookpointInfo
+from diffusae.backbone.families.table import list_hookpoints
+from diffusae.backbone.hookpoints import denoiser_of, find, find_all
 from diffusae.errors import UserError
 
 

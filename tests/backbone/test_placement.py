@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.placement import moved_steps, moved_timesteps
 from diffusae.backbone.schedule import timestep_at
 from diffusae.errors import UserError

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from diffusae.backbone.hookpoints import denoiser_of, list_hookpoints
+from diffusae.backbone.families.table import list_hookpoints
+from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.backbone.random_weights import with_random_denoiser
 from tiny_families import tiny_family
 

@@ -107,14 +107,14 @@ def test_a_time_that_was_rounded_is_the_schedulers_nearest_and_an_ambiguous_one_
             scheduler=SimpleNamespace(timesteps=torch.tensor([1000.0, 500.0, 499.0, 499.0]))
         )
     )
-    assert schedule.own(500, rounding=0.0) == 500
-    assert schedule.own(500.2, rounding=0.001) == 500  # 499 is 1.2 away, and 0.5 is allowed
+    assert schedule.own(500, 0.0) == 500
+    assert schedule.own(500.2, 0.5) == 500  # 499 is 1.2 away, and 0.5 is allowed
     # A thousandth of it, or a sigma, is another scale
-    assert schedule.own(0.5, rounding=0.001) is None
+    assert schedule.own(0.5, 0.0005) is None
     assert [schedule.t(timestep) for timestep in (1000, 500, 499)] == [1.0, 0.5, 0.0]
     assert schedule.index(499) == (2, 3)
     with pytest.raises(UserError, match=r"500, 499, which round to it"):
-        schedule.own(499.5, rounding=0.01)
+        schedule.own(499.5, 5.0)
     with pytest.raises(
         UserError,
         match=r"SimpleNamespace is given the time 0.5, which is none .* \(3 from 1000 to 499\)",

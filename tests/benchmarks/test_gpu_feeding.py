@@ -43,8 +43,7 @@ from diffusae.miniature.shipped import SHIPPED
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import describe_model, sampling
 from diffusae.study.study import Study
-from tiny_families import text_encoder
-from tiny_pipeline import ddim, tiny_tokenizer
+from tiny_pipeline import ddim, text_encoder, tiny_tokenizer
 
 
 class Scale(NamedTuple):

@@ -17,7 +17,8 @@ from diffusae.interventions.steer import steer
 from diffusae.miniature.shipped import SHIPPED
 from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.sparsity import TopK
-from tiny_families import sd, text_encoder
+from tiny_families import sd
+from tiny_pipeline import text_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from diffusae.backbone.hookpoints import list_hookpoints
+from diffusae.backbone.families.table import list_hookpoints
 from diffusae.capture import attention as attention_module
 from diffusae.capture.attention import (
     CapturedAttention,

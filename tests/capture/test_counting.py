@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from counted_pipelines import PROMPTS, arguments, as_class, longer, plain_hook
-from diffusae.backbone.layouts import KNOWN, TEXT_TO_IMAGE, passes_of
+from diffusae.backbone.families.table import FAMILIES, passes_of
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
 from diffusae.capture.hooks import capture_updates
@@ -64,17 +64,13 @@ def check(
 
 
 def test_every_class_that_is_known_exists_and_takes_what_is_read_of_its_calls() -> None:
-    for name in KNOWN:
-        kind = getattr(diffusers, name)
-        parameters = set(inspect.signature(kind.__call__).parameters)
-        assert parameters >= {
-            "prompt",
-            "prompt_embeds",
-            "num_images_per_prompt",
-            "guidance_scale",
-        }, name
-        assert passes_of(kind) is KNOWN[name]
-    assert TEXT_TO_IMAGE.keys() < KNOWN.keys()
+    for family in FAMILIES:
+        for name in (*family.pipelines, *family.with_a_picture):
+            kind = getattr(diffusers, name)
+            parameters = set(inspect.signature(kind.__call__).parameters)
+            read = {"prompt", "prompt_embeds", "num_images_per_prompt", "guidance_scale"}
+            assert parameters >= read, name
+            assert passes_of(kind) is family.passes(name)
 
 
 @pytest.mark.parametrize("pictures", [1, 2])

@@ -11,8 +11,8 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
 from torch import Tensor
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import counted_branches, planned_branches
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import denoiser_of
 from diffusae.capture.attention import capture_cross_attention, joint_attention, word_tokens
 from diffusae.capture.conditions import conditions

@@ -6,14 +6,7 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
-from diffusae.capture.hooks import (
-    _picture,
-    _positions,
-    _with_picture,
-    capture_updates,
-    hook_blocks,
-    to_positions,
-)
+from diffusae.capture.hooks import capture_updates, hook_blocks, to_positions
 from diffusae.errors import UserError
 from tiny_pipeline import D_IN, GRIDS, HOOKPOINTS
 
@@ -285,22 +278,3 @@ def test_a_nonfinite_update_is_recorded_as_such(pipe) -> None:
 def test_to_positions_by_hand() -> None:
     images = torch.tensor([[[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]]])
     assert to_positions(images).tolist() == [[[1, 10], [2, 20], [3, 30], [4, 40], [5, 50], [6, 60]]]
-
-
-def test_a_block_that_mixes_text_and_picture_in_one_stream_is_refused() -> None:
-    with pytest.raises(UserError, match=r"holds 7 positions, but the picture's grid is 2 x 2"):
-        _positions(torch.zeros(1, 7, 3), (2, 2))
-
-
-def test_of_several_outputs_the_one_of_the_inputs_shape_is_the_picture() -> None:
-    """Joint blocks return (text, picture), others (picture, text). Of equal shapes the last is
-    taken."""
-    before, text, after = torch.zeros(1, 4, 3), torch.ones(1, 2, 3), torch.full((1, 4, 3), 2.0)
-    assert _picture((text, after), before) is after
-    assert _picture((after, text), before) is after
-    assert _picture((None, after), before) is after
-    assert _picture((torch.ones(1, 4, 3), after), before) is after
-    new = torch.full((1, 4, 3), 5.0)
-    assert _with_picture((text, after), before, new) == (text, new)
-    with pytest.raises(UserError, match="nothing of its input's shape"):
-        _picture((text, None), before)

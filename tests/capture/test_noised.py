@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.noising import noised
 from diffusae.capture.generate import call_options, first_latents

@@ -11,7 +11,8 @@ from torch import nn
 from diffusae.backbone.describe import ARCHITECTURES, build_denoiser
 from diffusae.capture.attention import capture_cross_attention
 from diffusae.capture.generate import generate
-from tiny_families import sd, text_encoder
+from tiny_families import sd
+from tiny_pipeline import text_encoder
 
 SHAPES = {
     "down": ("down_blocks.2.attentions.1", (16, 16, 1280)),

@@ -14,8 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusae import plugins
-from diffusae.backbone.adapters import adapter_for
-from diffusae.backbone.families import require_adapter, require_text_to_image
+from diffusae.backbone.families.table import adapter_for, require_adapter, require_text_to_image
 from diffusae.cli.arguments import CommandLine
 from diffusae.cli.config_files import search_own_options
 from diffusae.cli.configs import Composer

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import generate
 from diffusae.errors import UserError

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.conditions import conditions
 from diffusae.errors import UserError
 from diffusae.interventions.trasce import TrajectorySteering, pull, trajectory_steering

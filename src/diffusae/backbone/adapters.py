@@ -1,7 +1,9 @@
-"""What differs between text-to-image pipelines: layout of latents, grid, and arguments of a call.
+"""What differs between families of text-to-image models. All else (the loop, hooks, edits) is the
+same.
 
-All else (the loop, hooks, edits) is the same. `Adapter` serves Stable Diffusion 1, 2, XL and 3,
-PixArt and other pipelines whose denoiser takes latents as pictures. `FluxAdapter` serves FLUX.
+An adapter states the facts of one family as class attributes, which need neither torch nor
+diffusers. Its methods give what a running denoiser needs: how latents lie, grid, time, schedule,
+and the arguments of a call. `families` has one module a family, `families.table` finds them.
 """
 
 from __future__ import annotations
@@ -9,41 +11,133 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.backbone.plugin_models import own_adapter
+from diffusae.backbone.blocks import Block, Grid, HookpointInfo, Tokens
+from diffusae.backbone.outline import Outline
+from diffusae.backbone.passes import BY_LAYOUT, PassesOf
 from diffusae.backbone.settings import Layout
+from diffusae.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 _TEXT_LIMIT = "max_sequence_length"
+_TIMES = ("timestep", "timesteps", "t")
+"""Names of the denoiser's time argument."""
+_PICTURE_ALONE = Tokens()
 
 
 class Adapter:
-    """A pipeline whose denoiser takes latents as pictures (a transformer in patches of `patch`
-    squared).
+    """A family whose denoiser takes latents as pictures, in patches of `patch` squared.
 
     Args:
         denoiser: the pipeline's U-Net or transformer, on any device (also meta).
     """
 
-    layout: ClassVar[Layout] = "one_batch"
+    family: ClassVar[str] = ""
+    """Its name in messages and docs."""
+    denoisers: ClassVar[tuple[str, ...]] = ()
+    """Classes of diffusers. A subclass of one counts as it."""
     pipelines: ClassVar[tuple[str, ...]] = ()
-    """Of a plug-in's adapter: the classes of pipelines that it serves."""
+    """Classes of pipelines that need a prompt alone. The stages can run them."""
+    with_a_picture: ClassVar[tuple[str, ...]] = ()
+    """Classes of pipelines that need more than a prompt. A user's own program can run them."""
+    layout: ClassVar[Layout] = "one_batch"
+    """How guidance runs."""
+    blocks: ClassVar[Mapping[str, Block]] = {}
+    """{list of blocks in the denoiser: what is known of its members}; empty: every list whose name
+    ends with "blocks", with the picture's tokens alone or last."""
+    pads: ClassVar[bool] = False
+    """Whether the denoiser attends to prompts as the pipeline's call pads them (T5), and not to the
+    tokens of a CLIP encoder first."""
+    padded: ClassVar[Mapping[str, int]] = {}
+    """{class of pipelines: tokens that its call pads a T5 prompt to by default}"""
+    time: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    """(a, b): the denoiser's time argument is a + b times the scheduler's timestep."""
 
     def __init__(self, denoiser: Any) -> None:
         self.denoiser = denoiser
         parameters = list(inspect.signature(type(denoiser).forward).parameters)
         self._parameters = parameters[1:]  # without self
 
+    # What a configuration alone says
+
+    @classmethod
+    def passes(cls, pipeline: str) -> PassesOf:
+        """How pipelines of this class run guidance."""
+        return BY_LAYOUT[cls.layout]
+
+    @classmethod
+    def width(cls, config: Mapping[str, Any]) -> int:
+        """Channels of a block's tokens (d_in)."""
+        return config["num_attention_heads"] * config["attention_head_dim"]
+
+    @classmethod
+    def patch_of(cls, config: Mapping[str, Any]) -> int:
+        """Side of one position of the finest grid, in latent entries."""
+        return config.get("patch_size") or 1
+
+    @classmethod
+    def outline(cls, config: Mapping[str, Any]) -> Outline | None:
+        """What a denoiser's configuration says of it; None where a value is missing or no positive
+        whole number, so that the denoiser must be built."""
+        try:
+            width, patch = cls.width(config), cls.patch_of(config)
+            counts = {name: config[block.count] for name, block in cls.blocks.items()}
+        except (KeyError, TypeError):
+            return None
+        if not counts or any(type(n) is not int or n < 0 for n in (width, patch, *counts.values())):
+            return None
+        if not width or not patch:
+            return None
+        infos = {
+            f"{name}.{place}": HookpointInfo(
+                path=f"{name}.{place}",
+                d_in=width,
+                kind=block.kind,
+                picture=block.picture,
+                text=block.text,
+            )
+            for name, block in cls.blocks.items()
+            for place in range(counts[name])
+        }
+        return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
+
+    # What the denoiser says
+
+    def hookpoints(self) -> dict[str, HookpointInfo]:
+        """{path: info} of all blocks, in module order."""
+        known = self.outline(self.denoiser.config) if self.blocks else None
+        return self._listed() if known is None else known.hookpoints
+
+    def _listed(self) -> dict[str, HookpointInfo]:
+        """The members of all lists of blocks, of a family that names none."""
+        from torch import nn
+
+        config = getattr(self.denoiser, "config", {})
+        try:
+            width = self.width(config)
+        except (KeyError, TypeError):
+            return {}
+        lists = {
+            name: module
+            for name, module in self.denoiser.named_children()
+            if name.endswith("blocks") and isinstance(module, nn.ModuleList)
+        }
+        return {
+            f"{name}.{place}": HookpointInfo(
+                f"{name}.{place}", width, kind=type(block).__name__, picture=_PICTURE_ALONE
+            )
+            for name, members in lists.items()
+            for place, block in enumerate(members)
+        }
+
     @property
     def patch(self) -> int:
         """Side of one position of the finest grid, in latent entries."""
-        is_unet = hasattr(self.denoiser, "mid_block")
-        return 1 if is_unet else int(self.denoiser.config.get("patch_size") or 1)
+        return self.patch_of(self.denoiser.config)
 
     @property
     def latent_channels(self) -> int:
@@ -52,33 +146,74 @@ class Adapter:
 
     @property
     def varying(self) -> tuple[str, str]:
-        """Names of the denoiser's arguments that change with the step: latents and time."""
-        return self._parameters[0], "timestep"
+        """Names of the denoiser's arguments that change with the step: latents and time.
+
+        Raises:
+            UserError: the denoiser takes no time.
+        """
+        time = next((name for name in _TIMES if name in self._parameters), None)
+        if time is None:
+            raise UserError(
+                f"{type(self.denoiser).__name__} takes no time ({', '.join(_TIMES)}), so it cannot "
+                "be hooked; use another model"
+            )
+        return self._parameters[0], time
+
+    # A running call of the denoiser
 
     def given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a denoiser call by name."""
         return dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
 
-    def size(self, given: Mapping[str, Any]) -> tuple[int, int]:
-        """(h, w) of the finest grid of positions in a call with these arguments."""
-        height, width = given[self._parameters[0]].shape[-2:]
+    def rows(self, given: Mapping[str, Any]) -> int:
+        """The rows of a denoiser call: pictures x branches."""
+        return len(given.get(self.varying[0], ()))
+
+    def size(self, given: Mapping[str, Any]) -> Grid:
+        """(h, w) of the finest grid of positions in a call with these arguments; (frames, h, w) of
+        a video."""
+        height, width = given[self.varying[0]].shape[-2:]
         return height // self.patch, width // self.patch
 
-    def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The scheduler's timestep of a denoiser call. `running`: a pipeline call is running."""
-        return given["timestep"]
+    def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
+        """The text's tokens in every row of a block's sequence, which may differ."""
+        return [given["encoder_hidden_states"].shape[1]] * rows
+
+    def timestep(
+        self, pipe: Any, given: Mapping[str, Any], *, running: bool
+    ) -> tuple[float, float]:
+        """(the scheduler's timestep of a denoiser call, its largest rounding error).
+
+        While a pipeline call is `running`, its own value is taken where the pipeline keeps it: the
+        denoiser's argument may be scaled, and rounded to the model's dtype.
+
+        Raises:
+            UserError: the rows have several timesteps.
+        """
+        own = getattr(pipe, "_current_timestep", None) if running else None
+        time = given[self.varying[1]] if own is None else own
+        offset, scale = self.time if own is None else (0.0, 1.0)
+        value = _scalar(time)
+        return (value - offset) / scale, _rounding(time) * abs(value) / abs(scale)
 
     def time_argument(self, timestep: float, count: int) -> Tensor:
         """The denoiser's time argument for `count` pictures at the scheduler's timestep."""
+        import torch
+
+        offset, scale = self.time
+        if (offset, scale) != (0.0, 1.0):
+            return torch.full((count,), offset + scale * timestep, dtype=self.denoiser.dtype)
         return torch.full((count,), int(timestep) if float(timestep).is_integer() else timestep)
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        """Latents in the denoiser's form."""
+        """Latents in the form in which a pipeline's call takes and keeps them."""
         return latents
 
     def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
         """The inverse of `pack`. Channels that predict a variance (PixArt) are dropped."""
         return latents[:, : self.latent_channels]
+
+    # A call of the pipeline
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         """The guidance arguments of a pipeline call for `count` pictures."""
@@ -90,7 +225,8 @@ class Adapter:
         A flow-matching scheduler may shift them by the picture's size. `scheduler` is not changed.
         """
         own = copy.deepcopy(scheduler)
-        own.set_timesteps(steps, **_shift(own, positions, 1.16))
+        shifts = own.config.get("use_dynamic_shifting")
+        own.set_timesteps(steps, **{"mu": shift(own, positions, 1.16)} if shifts else {})
         return own.timesteps
 
     def predict(
@@ -100,8 +236,9 @@ class Adapter:
         timestep: float,
     ) -> Float[Tensor, "n channels h w"]:
         """One pass of the denoiser. `conditions`: its arguments besides latents and time."""
+        latents_name, time_name = self.varying
         time = self.time_argument(timestep, len(latents)).to(latents.device)
-        given = {**conditions, self._parameters[0]: self.pack(latents), "timestep": time}
+        given = {**conditions, latents_name: self.pack(latents), time_name: time}
         output = self.denoiser(**given | {"return_dict": False})[0]
         return self.unpack(output, *latents.shape[-2:])
 
@@ -112,107 +249,15 @@ class Adapter:
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         """Tokens of a padded prompt: `text_tokens`, the default of the pipeline's call, or `own`,
         the text encoder's number."""
-        if not self.pads or _TEXT_LIMIT not in inspect.signature(pipeline.__call__).parameters:
-            # CLIP alone, or joint attention with CLIP first (Stable Diffusion 3)
+        parameters = inspect.signature(pipeline.__call__).parameters  # pyright: ignore[reportFunctionMemberAccess]
+        if not self.pads or _TEXT_LIMIT not in parameters:
             return own
-        return text_tokens or inspect.signature(pipeline.__call__).parameters[_TEXT_LIMIT].default
-
-    @property
-    def pads(self) -> bool:
-        """Whether the denoiser attends to prompts as the pipeline's call pads them; not with joint
-        attention, where a CLIP encoder comes first.
-        """
-        blocks = getattr(self.denoiser, "transformer_blocks", ())
-        return not any(
-            getattr(getattr(block, "attn", None), "add_k_proj", None) for block in blocks
-        )
+        return text_tokens or parameters[_TEXT_LIMIT].default
 
 
-class FluxAdapter(Adapter):
-    """FLUX: latents in packs of 2 x 2, time from 0 to 1, guidance as an input of the model.
-
-    A second, unconditional pass runs only with `true_cfg_scale` above 1 and a negative prompt.
-    """
-
-    layout: ClassVar[Layout] = "two_passes"
-
-    @property
-    def pads(self) -> bool:
-        return True  # T5's tokens; its CLIP encoder gives one pooled vector alone
-
-    @property
-    def patch(self) -> int:
-        return 2
-
-    @property
-    def latent_channels(self) -> int:
-        return self.denoiser.config.in_channels // 4
-
-    def size(self, given: Mapping[str, Any]) -> tuple[int, int]:
-        height, width = (given["img_ids"].reshape(-1, 3)[:, 1:].amax(dim=0) + 1).int().tolist()
-        return height, width
-
-    def timestep(self, pipe: Any, given: Mapping[str, Any], *, running: bool) -> Tensor | float:
-        """The running pipeline's own value: the argument is a thousandth of it, in the model's
-        dtype."""
-        own = getattr(pipe, "_current_timestep", None) if running else None
-        return given["timestep"] * 1000 if own is None else own
-
-    def time_argument(self, timestep: float, count: int) -> Tensor:
-        return torch.full((count,), timestep / 1000, dtype=self.denoiser.dtype)
-
-    def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
-        split = latents.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # n c h 2 w 2
-        return split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-    def unpack(self, latents: Tensor, height: int, width: int) -> Float[Tensor, "n channels h w"]:
-        split = latents.unflatten(1, (height // 2, width // 2)).unflatten(
-            3, (-1, 2, 2)
-        )  # n h w c 2 2
-        return split.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-    def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
-        options: dict[str, Any] = {"guidance_scale": guidance}
-        if true_guidance is not None and true_guidance > 1:
-            options |= {"true_cfg_scale": true_guidance, "negative_prompt": [""] * count}
-        return options
-
-    def schedule(self, scheduler: Any, steps: int, positions: int) -> Tensor:
-        own = copy.deepcopy(scheduler)
-        if own.config.get("use_flow_sigmas"):
-            own.set_timesteps(steps, mu=_mu(own, positions, 1.15))
-        else:
-            sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
-            own.set_timesteps(sigmas=sigmas, mu=_mu(own, positions, 1.15))
-        return own.timesteps
-
-    def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
-        own = pipe.tokenizer.model_max_length
-        return pipe.tokenizer_2, self.tokens(type(pipe), own, text_tokens)
-
-
-def adapter_of(pipe: Any) -> Adapter:
-    """The adapter of a pipeline; `UserError` if it has no denoiser."""
-    return adapter_for(denoiser_of(pipe))
-
-
-def adapter_for(denoiser: nn.Module) -> Adapter:
-    """The adapter of a denoiser, compiled or not."""
-    denoiser = getattr(denoiser, "_orig_mod", denoiser)
-    name = type(denoiser).__name__
-    if name == "FluxTransformer2DModel":
-        return FluxAdapter(denoiser)
-    return (own_adapter(name) or Adapter)(denoiser)
-
-
-def _shift(scheduler: Any, positions: int, max_shift: float) -> dict[str, float]:
-    shifts = scheduler.config.get("use_dynamic_shifting")
-    return {"mu": _mu(scheduler, positions, max_shift)} if shifts else {}
-
-
-def _mu(scheduler: Any, positions: int, max_shift: float) -> float:
-    """The shift of a flow-matching schedule, linear in the number of positions (as in FLUX and SD
-    3).
+def shift(scheduler: Any, positions: int, max_shift: float) -> float:
+    """The shift mu of a flow-matching schedule, linear in the number of positions (as in FLUX and
+    SD 3).
 
     Example with the defaults and max_shift=1.15: 256 positions give 0.5, 4096 give 1.15.
     """
@@ -221,3 +266,27 @@ def _mu(scheduler: Any, positions: int, max_shift: float) -> float:
     least, greatest = get("base_shift", 0.5), get("max_shift", max_shift)
     slope = (greatest - least) / (most - fewest)
     return positions * slope + (least - slope * fewest)
+
+
+def _scalar(timestep: Tensor | float) -> float:
+    from torch import Tensor
+
+    if not isinstance(timestep, Tensor):
+        return timestep
+    if timestep.numel() == 1:
+        return timestep.item()
+    values = timestep.unique()
+    if len(values) != 1:
+        raise UserError(
+            f"the batch mixes {len(values)} timesteps; a hooked call needs one for all its rows"
+        )
+    return values.item()
+
+
+def _rounding(timestep: Tensor | float) -> float:
+    """The largest relative rounding error of a timestep that was scaled twice in its dtype."""
+    import torch
+
+    if isinstance(timestep, torch.Tensor) and timestep.is_floating_point():
+        return 2 * torch.finfo(timestep.dtype).eps
+    return 0.0

@@ -13,10 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.calls import Call, calling_pipeline, followed_calls, running_call
-from diffusae.backbone.families import ADAPTER_NEEDS
-from diffusae.backbone.layouts import (
+from diffusae.backbone.families.table import ADAPTER_NEEDS, adapter_of
+from diffusae.backbone.passes import (
     CONDITIONINGS,
     SKIPPED,
     UNGUIDED,
@@ -183,7 +182,7 @@ def counted_branches(
 
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = adapter.given(args, kwargs)
-        counter.begin(given, len(given.get(adapter.varying[0], ())))
+        counter.begin(given, adapter.rows(given))
         if then is not None:
             then(given)
 

@@ -11,7 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusae.backbone.layouts import PassesOf, passes_of
+from diffusae.backbone.families.table import passes_of
+from diffusae.backbone.passes import PassesOf
 
 
 @dataclass(eq=False)

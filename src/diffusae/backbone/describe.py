@@ -14,10 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
-from diffusae.backbone.families import require_adapter, require_text_to_image
-from diffusae.backbone.hookpoints import COMPONENTS, HookpointInfo, list_hookpoints
-from diffusae.backbone.outline import PADDED, Outline, outline
+from diffusae.backbone.families.table import (
+    adapter_for,
+    outline_of,
+    padded_tokens,
+    require_adapter,
+    require_text_to_image,
+)
+from diffusae.backbone.hookpoints import COMPONENTS
+from diffusae.backbone.outline import Outline
 from diffusae.backbone.settings import Layout
 from diffusae.backbone.text_layers import ENCODERS, TextLayer, describe_text_layers
 from diffusae.backbone.trusted import require_trusted
@@ -85,9 +92,9 @@ def describe(
         parts = _published(source, revision)
     name = of_type(parts["pipeline"], str, "_class_name of the pipeline")
     check_sizes(parts["denoiser"], source)
-    known = outline(parts["denoiser"]) or _built(parts["denoiser"], source)
+    known = outline_of(parts["denoiser"]) or _built(parts["denoiser"], source)
     own_tokens = of_type(parts["text_tokens"], int, "max_position_embeddings")
-    padded = (text_tokens or PADDED.get(name)) if known.pads else None
+    padded = (text_tokens or padded_tokens(name)) if known.pads else None
     latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
     layers: dict[str, TextLayer] = {}
     if text_layers:
@@ -107,13 +114,12 @@ def describe(
 
 def _built(config: dict[str, Any], source: object) -> Outline:
     """What building the denoiser of an unusual configuration shows."""
-    from diffusae.backbone.adapters import adapter_for
     from diffusae.backbone.text_attention import reads_text
 
     denoiser = build_denoiser(config, named_by=source)
     adapter = adapter_for(denoiser)
     return Outline(
-        list_hookpoints(denoiser),
+        adapter.hookpoints(),
         adapter.patch,
         adapter.layout,
         reads_text=reads_text(denoiser),

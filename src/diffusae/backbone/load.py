@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
 
 from diffusae.backbone.component_configs import REMEDY, require_weights
-from diffusae.backbone.families import require_adapter
+from diffusae.backbone.families.table import require_adapter
 from diffusae.backbone.placement import moved_steps
 from diffusae.backbone.settings import SchedulerChoice
 from diffusae.backbone.trusted import require_trusted

@@ -89,8 +89,8 @@ class RunningSchedule:
         self._seen: Any = None
         self._times: dict[float, float] = {}
 
-    def own(self, timestep: float, *, rounding: float) -> float | None:
-        """The scheduler's timestep that equals `timestep` up to relative `rounding`; None if none
+    def own(self, timestep: float, error: float) -> float | None:
+        """The scheduler's timestep that equals `timestep` up to a rounding `error`; None if none
         does.
 
         Raises:
@@ -99,7 +99,7 @@ class RunningSchedule:
         times = self._read()
         if timestep in times:
             return timestep
-        rounded = [time for time in times if abs(time - timestep) <= rounding * abs(timestep)]
+        rounded = [time for time in times if abs(time - timestep) <= error]
         if len(rounded) > 1:
             raise UserError(
                 f"the denoiser's time {timestep:g} may be any of the scheduler's timesteps "

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from diffusae.settings import Settings, Within
 
-Layout = Literal["one_batch", "two_passes", "none"]
-"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for each branch, or not
+Layout = Literal["one_batch", "two_passes", "guided_passes", "none"]
+"""How classifier-free guidance runs: as one batch [uncond, cond], as a pass for `cond` and one for
+`uncond` (asked for by a true guidance scale, or by the guidance scale itself), or not
 at all."""
 SchedulerChoice = Literal["ddim", "keep"]
 Quantity = Literal["update", "output"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from diffusae.backbone.hookpoints import list_hookpoints
+from diffusae.backbone.families.table import list_hookpoints
 
 
 def text_attentions(denoiser: nn.Module, path: str) -> list[Any]:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.outline import PADDED, text_outline
+from diffusae.backbone.families.table import padded_tokens
+from diffusae.backbone.outline import text_outline
 from diffusae.errors import UserError, together
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def describe_text_layers(
     """
     from diffusae.backbone.component_configs import check_sizes, on_meta
 
-    padded = text_tokens or PADDED.get(pipeline, 512)
+    padded = text_tokens or padded_tokens(pipeline) or 512
     layers: dict[str, TextLayer] = {}
     for short, encoder in ENCODERS.items():
         if (config := configs.get(encoder)) is None:

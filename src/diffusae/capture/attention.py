@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import rows_of
 from diffusae.backbone.compiled import refuse_compiled
-from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
-from diffusae.backbone.layouts import Branches
+from diffusae.backbone.families.table import list_hookpoints
+from diffusae.backbone.hookpoints import denoiser_of, find_all
+from diffusae.backbone.passes import Branches
 from diffusae.backbone.text_attention import text_attentions
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
@@ -41,7 +43,7 @@ class CapturedAttention:
     )
     """{(block, timestep): probabilities}, float32 on the CPU. They sum to 1 over the padded
     prompt."""
-    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
+    grids: dict[str, Grid] = field(default_factory=dict)
     """{block: (h, w)}; positions are row-major over it."""
 
 

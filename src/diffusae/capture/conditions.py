@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import rows_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.clock import running_clock
 from diffusae.capture.generate import call_options
 from diffusae.errors import refuse_text
@@ -49,7 +49,7 @@ def conditions(
         def take(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if conditioning in clock.branches():
                 given = adapter.given(args, kwargs)
-                batch = len(given[adapter.varying[0]])
+                batch = adapter.rows(given)
                 rows = rows_of(conditioning, batch, clock.branches())
                 taken.update(rows_along(given, rows, batch))
                 raise _Taken

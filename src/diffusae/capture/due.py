@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.compiled import runs_compiled
-from diffusae.backbone.hookpoints import HookpointInfo
 from diffusae.capture.account import numbered
 from diffusae.capture.clock import Clock
 from diffusae.errors import UserError

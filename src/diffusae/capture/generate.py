@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import check_conditionings, planned_branches
-from diffusae.backbone.families import refuse_needing_a_picture
+from diffusae.backbone.families.table import adapter_of, refuse_needing_a_picture
 from diffusae.backbone.hookpoints import execution_device
-from diffusae.backbone.layouts import CONDITIONINGS
+from diffusae.backbone.passes import CONDITIONINGS
 from diffusae.capture.hooks import CapturedUpdates, UpdateKey, capture_updates
 from diffusae.errors import UserError, refuse_text, together
 
@@ -33,7 +33,7 @@ class Generation:
     latents: Float[Tensor, "n channels h w"]
     """The final latents, float32 on the CPU."""
     updates: dict[UpdateKey, Float[Tensor, "n positions d_in"]]
-    grids: dict[str, tuple[int, int]]
+    grids: dict[str, Grid]
     """{block: (h, w)}; positions are row-major over it."""
     decoded_rows: Float[Tensor, "n 1"] | None = None
     """On the CPU: 0, or NaN where a decoded picture has a number that is not finite."""

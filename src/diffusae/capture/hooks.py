@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import BranchCounter, check_conditionings, rows_of, unknown_rows
 from diffusae.backbone.compiled import refuse_compiled
-from diffusae.backbone.hookpoints import denoiser_of, find_all, list_hookpoints
-from diffusae.backbone.layouts import CONDITIONINGS, Branches, passes_of
+from diffusae.backbone.families.table import list_hookpoints, passes_of
+from diffusae.backbone.hookpoints import denoiser_of, find_all
+from diffusae.backbone.passes import CONDITIONINGS, Branches
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.account import Key as UpdateKey
 from diffusae.capture.clock import Clock, running_clock
 from diffusae.capture.due import Due, DueBlocks
 from diffusae.capture.offload import Offload
+from diffusae.capture.sequences import call_argument, returned, span, with_returned
 from diffusae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -37,8 +40,8 @@ class Moment:
 
     timestep: float
     """The scheduler's own value."""
-    grid: tuple[int, int]
-    """(h, w) of the block's positions, row-major, without text."""
+    grid: Grid
+    """Of the block's positions, row-major, without text."""
     branches: BranchCounter
     """A call of it gives the guidance branches along the batch."""
 
@@ -60,9 +63,10 @@ def hook_blocks(
 ) -> Iterator[Clock]:
     """Call `visit` after every hooked block at the wanted scheduler timesteps (None: at all).
 
-    `visit` sees only the picture's stream: feature maps as one vector per position, and the second
-    output of joint blocks. Contexts may be nested: outputs include the changes of earlier contexts.
-    Hooks are removed afterwards, also after an exception.
+    `visit` sees the picture's tokens alone (`backbone.blocks`): feature maps as one vector per
+    position, and the picture's part of a sequence that also holds the text. Contexts may be nested:
+    outputs include the changes of earlier contexts. Hooks are removed afterwards, also after an
+    exception.
 
     Args:
         hookpoints: {block: module path, or place in `list_hookpoints`}.
@@ -92,26 +96,38 @@ def hook_blocks(
 
         def hook_for(block: str) -> Callable[..., Any]:
             info = infos[block]
+            tokens = info.picture
+            if tokens is None:
+                raise UserError(
+                    f"{info.path} holds no tokens of the picture, only of the text; hook another"
+                )
 
             def hook(
-                _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
             ) -> Any:
                 now = clock.now
                 if due_blocks is not None:
                     due_blocks.called(block)
                 if now is None or (wanted is not None and now not in wanted):
                     return None
-                before = args[0] if args else kwargs["hidden_states"]
-                after = _picture(output, before)
+                before = call_argument(module, tokens.argument, args, kwargs)
+                after = returned(output, tokens, before)
                 is_map = before.ndim == 4
-                grid = (before.shape[-2], before.shape[-1]) if is_map else info.grid(*clock.size)
-                vectors = _positions(before, grid), _positions(after, grid)
+                grid = tuple(before.shape[-2:]) if is_map else info.grid(*clock.size)
+                place = None if is_map else span(tokens, grid, clock, before)
+                vectors = (
+                    map(to_positions, (before, after))
+                    if place is None
+                    else map(place.cut, (before, after))
+                )
                 replacement = visit(block, Moment(now, grid, clock.branches), *vectors)
                 if replacement is None:
                     return None
-                if after.ndim == 4:
-                    replacement = replacement.transpose(1, 2).unflatten(2, grid)
-                return _with_picture(output, before, replacement)
+                if place is None:
+                    whole = replacement.transpose(1, 2).unflatten(2, grid)
+                else:
+                    whole = place.paste(after, replacement)
+                return with_returned(output, tokens, whole)
 
             return hook
 
@@ -130,8 +146,8 @@ class CapturedUpdates:
 
     updates: dict[UpdateKey, Float[Tensor, "pictures positions d_in"]] = field(default_factory=dict)
     """On the CPU. Positions are row-major over the grid. Pictures are in the order of the calls."""
-    grids: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """{block: (h, w)}"""
+    grids: dict[str, Grid] = field(default_factory=dict)
+    """{block: (h, w), or (frames, h, w)}"""
 
 
 @contextmanager
@@ -217,47 +233,3 @@ def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions
 def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
     """Feature maps as one vector per position, row-major over (h, w)."""
     return images.flatten(2).transpose(1, 2)
-
-
-def _positions(stream: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A block's input or output as one vector per position."""
-    if stream.ndim == 4:
-        return to_positions(stream)
-    if stream.shape[1] != grid[0] * grid[1]:
-        raise UserError(
-            f"the block holds {stream.shape[1]} positions, but the picture's grid is {grid[0]} x "
-            f"{grid[1]}: it mixes text and picture in one stream; hook another block"
-        )
-    return stream
-
-
-def _place(output: Sequence[Any], before: Tensor) -> int:
-    """The index of the picture's stream in a block's outputs: the last of the input's shape.
-
-    Joint blocks return (text, picture), 2D transformers (picture,).
-    """
-    tensors = {i: part for i, part in enumerate(output) if isinstance(part, Tensor)}
-    same = [i for i, part in tensors.items() if part.shape == before.shape]
-    if not same:
-        raise UserError(
-            "the block returns nothing of its input's shape, so has no update; hook another"
-        )
-    return same[-1]
-
-
-def _picture(output: Any, before: Tensor) -> Tensor:
-    """The picture's stream in a block's output: a tensor, a tuple, or a
-    Transformer2DModelOutput."""
-    if isinstance(output, Tensor):
-        return output
-    return output[_place(output, before)] if isinstance(output, tuple) else output.sample
-
-
-def _with_picture(output: Any, before: Tensor, picture: Tensor) -> Any:
-    """`output` in the same form, with its picture's stream replaced."""
-    if isinstance(output, Tensor):
-        return picture
-    if not isinstance(output, tuple):
-        return type(output)(sample=picture)
-    place = _place(output, before)
-    return (*output[:place], picture, *output[place + 1 :])

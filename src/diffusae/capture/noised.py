@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import planned_branches
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import noised
 from diffusae.backbone.settings import Quantity

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.branches import replace_method
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.noising import is_flow_matching
 from diffusae.capture.generate import to_uint8
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from diffusae.backbone.branches import replace_method
 from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.backbone.layouts import Branches
+from diffusae.backbone.passes import Branches
 from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 

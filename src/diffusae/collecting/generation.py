@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffusae.activations.schema import ATTENTION, CollectedSample, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.attention import (
     CapturedAttention,

@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from diffusae.activations.schema import CollectedSample
-from diffusae.backbone.adapters import adapter_of
 from diffusae.backbone.describe import Description
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.random_weights import with_random_denoiser
 from diffusae.backbone.settings import ModelSettings

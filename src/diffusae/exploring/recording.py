@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffusae.activations.schema import Cell
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.blocks import Grid
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.capture.generate import generate
@@ -41,7 +42,7 @@ class RecordedRun:
     seed: int
     picture: UInt8[np.ndarray, "height width 3"]
     recorded: dict[Cell, Float[Tensor, "positions d_in"]]
-    grids: dict[str, tuple[int, int]]
+    grids: dict[str, Grid]
 
     def updates(self, cell: OpenCell) -> Float[Tensor, "positions d_in"]:
         """What the block added at this cell: output minus input, in data units.

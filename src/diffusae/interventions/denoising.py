@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import as_ddim, is_flow_matching, noised
 from diffusae.capture.hooks import Moment, hook_blocks

@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffusae.backbone.blocks import Grid
 from diffusae.errors import UserError, refuse_text, together, unknown
 from diffusae.interventions.regions import Region
 from diffusae.sae.autoencoder import SparseAutoencoder
 
 Updates = Float[Tensor, "pictures P d_in"]
-Change = Callable[[Updates, tuple[int, int]], Updates]
+Change = Callable[[Updates, Grid], Updates]
 """change(updates, grid) -> what to add to them."""
 
 Outside = Literal["subtract", "subtract_once", "keep"]
@@ -73,7 +74,7 @@ class Edit:
         """Whether t is in the window, up to the rounding of t = 1 - i / (N - 1)."""
         return self.window[1] - ROUNDING <= t <= self.window[0] + ROUNDING
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         """The edited updates, in their own dtype."""
         given = updates.float()
         edited = given + self.change(given, grid)
@@ -125,7 +126,7 @@ class ByLength(ABC):
     strength: float | Float[Tensor, "pictures 1"]
     gain: float | None = None
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         return self.sized(self.norms(updates), updates, grid)
 
     def norms(self, updates: Updates) -> Float[Tensor, "pictures P"]:
@@ -134,16 +135,14 @@ class ByLength(ABC):
             self.gain = self.sae.common_gain()
         return code_norms(self.sae, updates, self.gain)
 
-    def sized(
-        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
-    ) -> Updates:
+    def sized(self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: Grid) -> Updates:
         """The change for known |Z_ij|."""
         self.direction = self.direction.to(updates.device)
         return self.sizes(norms, updates, grid)[..., None] * self.direction
 
     @abstractmethod
     def sizes(
-        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: Grid
     ) -> Float[Tensor, "pictures P"]:
         """How far every position goes along the direction."""
 
@@ -172,7 +171,7 @@ class PerPicture:
         self.changes = list(changes)
         self._prepared: dict[torch.device, list[tuple[Tensor, Change]]] = {}
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         if len(updates) != len(self.changes):
             raise UserError(
                 f"{len(updates)} pictures need as many changes, got {len(self.changes)}"
@@ -256,10 +255,10 @@ class SpatialMove(ByLength):
             )
         self.sae, self.direction, self.strength = sae, direction.detach(), strength
         self._regions: list[tuple[Region, Outside, Region | None]] = [(region, outside, source)]
-        self._shares: dict[tuple[tuple[int, int], torch.device], tuple[Tensor, Tensor]] = {}
+        self._shares: dict[tuple[Grid, torch.device], tuple[Tensor, Tensor]] = {}
 
     def sizes(
-        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: Grid
     ) -> Float[Tensor, "pictures P"]:
         """beta |Z_ij| inside; outside, what `outside` says."""
         place = grid, updates.device
@@ -299,7 +298,7 @@ class InRegion:
     def __init__(self, change: Change, region: Region) -> None:
         self.change, self.region = change, region
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         shares = self.region.shares(grid).to(updates.device)
         return shares[:, None] * self.change(updates, grid)
 
@@ -344,7 +343,7 @@ class GlobalPush(ByLength):
         return super().kind, self.relative, self.over
 
     def sizes(
-        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: tuple[int, int]
+        self, norms: Float[Tensor, "pictures P"], updates: Updates, grid: Grid
     ) -> Float[Tensor, "pictures P"]:
         """beta~_ij."""
         total = (norms.mean if self.over == "mean" else norms.sum)(dim=1, keepdim=True)
@@ -384,7 +383,7 @@ class SetLatents:
             raise UserError(f"clamp={clamp} must not be below 0: codes never are; raise it")
         self.sae, self.factor, self.clamp = sae, factor, clamp
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         self.latents = self.latents.to(updates.device)
         z = own_codes(self.sae, self.latents, updates)
         wanted = (z > 0) * self.clamp if self.clamp is not None else z * (self.factor or 0.0)
@@ -403,7 +402,7 @@ class Reconstruct:
         self.sae, self.with_error = sae, with_error
 
     @torch.no_grad()
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         x_hat = self.sae(updates)
         return (x_hat + (updates - x_hat) if self.with_error else x_hat) - updates
 
@@ -452,7 +451,7 @@ class ReplaceBy:
     def __init__(self, update: Float[Tensor, "... d_in"]) -> None:
         self.update = update.detach()
 
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         if self.update.ndim == 2 and len(self.update) != updates.shape[1]:
             raise UserError(
                 f"an update of {len(self.update)} positions cannot stand in for {updates.shape[1]};"

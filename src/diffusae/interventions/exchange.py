@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusae.backbone.adapters import adapter_of
-from diffusae.backbone.layouts import Branches
+from diffusae.backbone.families.table import adapter_of
+from diffusae.backbone.passes import Branches
 from diffusae.capture.clock import running_clock
 from diffusae.errors import UserError
 from diffusae.interventions.edits import ROUNDING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from diffusae.backbone.blocks import Grid
 from diffusae.errors import UserError, together, unknown
 
 # (top, bottom, left, right) as shares of the picture.
@@ -42,7 +44,7 @@ class Region:
 
     def __init__(self, name: str | Path) -> None:
         self.name = str(name)
-        self._shares: dict[tuple[int, int], Tensor] = {}
+        self._shares: dict[Grid, Tensor] = {}
         if self.name in NAMED:
             top, bottom, left, right = (round(_RESOLUTION * share) for share in NAMED[self.name])
             self._mask = torch.zeros(_RESOLUTION, _RESOLUTION)
@@ -67,22 +69,24 @@ class Region:
         region._mask = torch.tensor([[float(one) for one in row] for row in rows])
         return region
 
-    def shares(self, grid: tuple[int, int]) -> Float[Tensor, " P"]:
+    def shares(self, grid: Grid) -> Float[Tensor, " P"]:
         """The share of every position inside the region, range [0, 1], row-major over (h, w).
+        In a video it is the same region of every frame.
 
         Raises:
             UserError: the region covers less than half of every position.
         """
         if grid in self._shares:
             return self._shares[grid]
-        shares = F.adaptive_avg_pool2d(self._mask[None, None], grid).flatten()
+        height, width = grid[-2:]
+        shares = F.adaptive_avg_pool2d(self._mask[None, None], (height, width)).flatten()
         if float(shares.max()) < 0.5:
             raise UserError(
-                f"the region {self.name} covers no position of a {grid[0]} x {grid[1]} grid by"
+                f"the region {self.name} covers no position of a {height} x {width} grid by"
                 " half; paint a larger one"
             )
-        self._shares[grid] = shares
-        return shares
+        self._shares[grid] = shares.repeat(math.prod(grid[:-2]))
+        return self._shares[grid]
 
     def mask(self, size: tuple[int, int]) -> Tensor:
         """The region at a picture's size, bool [height, width]."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusae.backbone.branches import check_conditionings, rows_of
-from diffusae.backbone.layouts import Branches
+from diffusae.backbone.passes import Branches
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks
 from diffusae.errors import UserError

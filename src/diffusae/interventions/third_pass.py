@@ -17,9 +17,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from diffusae.backbone.adapters import Adapter, adapter_of
+from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.branches import rows_of
 from diffusae.backbone.calls import Call
+from diffusae.backbone.families.table import adapter_of
 from diffusae.capture.clock import Clock, running_clock
 from diffusae.capture.conditions import rows_along
 from diffusae.errors import UserError
@@ -58,7 +59,8 @@ class PromptPass:
         """
         latents = self.latents if latents is None else latents
         given = _for_pictures(conditions, len(latents))
-        varying = {self.adapter.varying[0]: latents, "timestep": self.inputs["timestep"]}
+        name, time = self.adapter.varying
+        varying = {name: latents, time: self.inputs[time]}
         return self.adapter.denoiser.forward(**given | varying | {"return_dict": False})[0].float()
 
     @property

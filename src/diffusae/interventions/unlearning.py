@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffusae.backbone.blocks import Grid
 from diffusae.errors import UserError
 from diffusae.interventions.edits import own_codes
 from diffusae.sae.autoencoder import SparseAutoencoder
@@ -107,7 +108,7 @@ class Unlearn:
         self.latents, self.means = concept.latents, concept.means
 
     def __call__(
-        self, updates: Float[Tensor, "pictures P d_in"], grid: tuple[int, int]
+        self, updates: Float[Tensor, "pictures P d_in"], grid: Grid
     ) -> Float[Tensor, "pictures P d_in"]:
         self.latents, self.means = self.latents.to(updates.device), self.means.to(updates)
         z = own_codes(self.sae, self.latents, updates)

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusae.activations.manifest import Manifest
 from diffusae.activations.reader import load_updates, read_images, require_sound
 from diffusae.activations.schema import IMAGES
-from diffusae.backbone.adapters import adapter_of
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.latents import encode_pictures
 from diffusae.backbone.schedule import step_index, t_of

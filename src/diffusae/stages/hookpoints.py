@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from diffusae.backbone.hookpoint_tables import WIDTH, encoder_table, hookpoint_table
-from diffusae.backbone.layouts import configured_branches
+from diffusae.backbone.passes import configured_branches
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError
 from diffusae.study.model import describe_model

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusae.backbone.layouts import CONDITIONINGS
+from diffusae.backbone.passes import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer

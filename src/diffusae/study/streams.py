@@ -130,12 +130,13 @@ def streams_of(
         }
         for block in recorded_blocks(study):
             info = find(description.hookpoints, hookpoints[block])
+            height, width = info.grid(*finest)
             streams += [
                 Stream(
                     block=block,
                     conditioning=branch,
                     hookpoint=info.path,
-                    grid=(1, 1) if pooled else info.grid(*finest),
+                    grid=(1, 1) if pooled else (height, width),
                     d_in=info.d_in,
                     **when,
                 )

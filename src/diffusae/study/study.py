@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
-from diffusae.backbone.layouts import Branches, configured_branches
+from diffusae.backbone.passes import Branches, configured_branches
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
