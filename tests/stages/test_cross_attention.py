@@ -73,7 +73,7 @@ def attended(root: Path, columns: bool) -> dict[str, torch.Tensor]:
         objects[split] = build_split(drawn, grid=(3, 4), known_nouns=NOUNS)
     writer.finish()
     study: Any = SimpleNamespace(activations=root, cell=SimpleNamespace(t=0.5))
-    return composition._cross_attention(study, VOCABULARY, objects["tune"], objects["test"])
+    return composition._own_maps(study, VOCABULARY, objects["tune"], objects["test"])
 
 
 def test_attention_to_the_words_alone_gives_what_all_tokens_give_to_the_bit(tmp_path: Path):

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ATTENTION, Stream
+from diffusae.activations.schema import ATTENTION, BESIDE_UPDATES, CONCEPTS, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
@@ -19,7 +19,7 @@ from diffusae.backbone.text_layers import find_text_layers
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.sae.settings import SaeSettings
 from diffusae.sources import fingerprint
-from diffusae.study.settings import GridSettings, PictureCollection
+from diffusae.study.settings import GenerationCollection, GridSettings, PictureCollection
 from diffusae.study.study import Study
 from diffusae.study.targets import target_of, with_targets
 
@@ -36,7 +36,7 @@ def stored_in(stream: Stream, split: str, held_out: HeldOut = "updates") -> bool
     """Whether a stream is recorded in a split. Attention is a baseline of evaluations: nothing
     trains on it. Beside codes, it is kept of the splits alone that are evaluated.
     """
-    if stream.block != ATTENTION:
+    if stream.block not in BESIDE_UPDATES:
         return True
     return split in SEEN_SPLITS and not (held_out == "codes" and split == "dictionary")
 
@@ -108,7 +108,7 @@ def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
     """The streams of all cells of the grid, and a stream of attention at every t where the model
-    attends to a text.
+    attends to a text, and one of ConceptAttention where there are concepts.
 
     Attention to given pictures' prompt is not collected. Text encoders have one stream a layer.
 
@@ -120,6 +120,7 @@ def streams_of(
         return _text_streams(study, description)
     pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
     model, grid = ModelSettings.of(study.cfg), GridSettings.of(study.cfg)
+    beside = _beside_updates(study, description, tokens)
     hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
@@ -142,18 +143,26 @@ def streams_of(
                 )
                 for branch in grid.conditionings
             ]
-        if study.kind == "generation" and description.reads_text:
-            streams.append(
-                Stream(
-                    block=ATTENTION,
-                    conditioning="cond",
-                    hookpoint="attn2",
-                    grid=finest,
-                    d_in=tokens,
-                    **when,
-                )
+        streams += [
+            Stream(
+                block=block, conditioning="cond", hookpoint=layer, grid=finest, d_in=d_in, **when
             )
+            for block, (layer, d_in) in beside.items()
+        ]
     return streams
+
+
+def _beside_updates(
+    study: Study, description: Description, tokens: int
+) -> dict[str, tuple[str, int]]:
+    """What is recorded beside the updates of generated pictures: block -> layer and channels."""
+    if study.kind != "generation":
+        return {}
+    concepts = GenerationCollection.of(study.cfg).concepts
+    return {
+        **({ATTENTION: ("attn2", tokens)} if description.reads_text else {}),
+        **({CONCEPTS: ("attn", len(concepts))} if concepts else {}),
+    }
 
 
 def _text_streams(study: Study, description: Description) -> list[Stream]:
