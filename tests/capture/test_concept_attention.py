@@ -1,4 +1,4 @@
-"""ConceptAttention beside a generation: against a slow computation of its own, pictures unchanged."""
+"""ConceptAttention beside a generation: against a slow computation, and with the same pictures."""
 
 from typing import Any
 

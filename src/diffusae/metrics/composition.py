@@ -143,7 +143,9 @@ def composition_rows(
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().cpu().contiguous()}, temporary)
     table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-    columns = {name: iou.numpy() for name, iou in (by_object | guesses).items()}
+    # DAAM's maps are of no moment, so they have no curve over t.
+    kept = {name: iou for name, iou in (by_object | guesses).items() if name != "daam"}
+    columns = {name: iou.numpy() for name, iou in kept.items()}
     write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
