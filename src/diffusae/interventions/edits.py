@@ -477,11 +477,7 @@ def own_codes(
 
 
 def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " m"]:
-    if sae.transcodes:
-        raise UserError(
-            "a transcoder's latents write into another stream than they read, and cannot be edited"
-            " in either; edit with an autoencoder of one stream: sae.target=null"
-        )
+    sae.require_one_stream()
     if not len(latents):
         raise UserError(
             "an edit needs a latent; the concept has none in this cell's dictionary, choose another"

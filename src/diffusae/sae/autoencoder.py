@@ -194,6 +194,14 @@ class SparseAutoencoder(nn.Module):
         """Whether the target is another vector than the input."""
         return self.d_target is not None
 
+    def require_one_stream(self) -> None:
+        """Raise `UserError` for a transcoder, where latents are to be edited."""
+        if self.transcodes:
+            raise UserError(
+                "a transcoder's latents write into another stream than they read, and cannot be"
+                " edited in either; edit with an autoencoder of one stream: sae.target=null"
+            )
+
     @property
     def out(self) -> Affine:
         """Bias, shift and scale of what is reconstructed."""
