@@ -53,8 +53,9 @@ def attended(attention: Any, picture: Tensor, words: Tensor, rotary: Any) -> tup
         keys.append(normed(k, getattr(attention, f"{added}k", None)))
         values.append(v)
     query, key, value = (torch.cat(part, dim=2) for part in (queries, keys, values))
+    turn: Any = apply_rotary_emb
     if rotary is not None:
-        query, key = apply_rotary_emb(query, rotary), apply_rotary_emb(key, rotary)
+        query, key = turn(query, rotary), turn(key, rotary)
     shares = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
     out = (shares @ value).transpose(1, 2).flatten(2)
     return out[:, : words.shape[1]], out[:, words.shape[1] :]
@@ -215,7 +216,7 @@ def test_copies_share_weights_and_have_no_hooks() -> None:
     module = nn.Sequential(inner)
     seen: list[int] = []
     inner.register_forward_hook(lambda *_: seen.append(1))
-    made = unhooked(module)
+    made: Any = unhooked(module)
     made(torch.ones(1, 2))
     assert not seen and made[0].weight is inner.weight
     made[0].register_forward_pre_hook(lambda *_: seen.append(2))

@@ -205,7 +205,7 @@ class _ConceptStream:
         block: Any = self._copies.setdefault(path, unhooked(self._denoiser.get_submodule(path)))
         changed = given | {"encoder_hidden_states": self.states}
         if (rotary := given.get("image_rotary_emb")) is not None:
-            changed["image_rotary_emb"] = _rotary(rotary, words.shape[1], self.states.shape[1])
+            changed["image_rotary_emb"] = _rotary(rotary, words.shape[1], len(self._concepts))
         seen: list[Tensor] = []
         projection = getattr(block.attn, "to_add_out", None)
         if projection is None:  # the last block of Stable Diffusion 3 projects no text

@@ -424,13 +424,13 @@ class Transcode:
         self.sae, self.with_error = sae, with_error
         self._read: Tensor | None = None
 
-    def watch(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def watch(self, updates: Updates, grid: Grid) -> Updates:
         """Take the stream that is read; it stays as it is."""
         self._read = updates
         return torch.zeros_like(updates)
 
     @torch.no_grad()
-    def __call__(self, updates: Updates, grid: tuple[int, int]) -> Updates:
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
         read, self._read = self._read, None
         if read is None or len(read) != len(updates):
             raise UserError(

@@ -232,4 +232,6 @@ def target_stream_of(study: Study, manifest: Manifest) -> Stream | None:
     autoencoder of its own stream.
     """
     block = target_block(study)
-    return block and manifest.stream(block, study.cell.t, study.cell.conditioning)
+    if block is None:
+        return None
+    return manifest.stream(block, study.cell.t, study.cell.conditioning)
