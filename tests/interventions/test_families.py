@@ -100,9 +100,9 @@ def test_every_family_has_a_denoising_error(pipe: Any, family: str, conditioning
     sae = sae_of(family, "mid")
 
     def errors(change: Any = None) -> torch.Tensor:
-        edits = [] if change is None else [Edit(FAMILIES[family].blocks["mid"][0], change)]
+        edit = None if change is None else Edit(FAMILIES[family].blocks["mid"][0], change)
         options: dict[str, Any] = {"timestep": times_of(pipe)[1], "conditions": given}
-        return denoising_errors(pipe, edits, latents=latents, noise=noise, **options)
+        return denoising_errors(pipe, edit, latents=latents, noise=noise, **options)
 
     own = errors()
     assert own.shape == (2,) and own.min() > 0
@@ -124,6 +124,6 @@ def test_flow_matching_mixes_clean_and_noise_and_aims_at_their_difference(monkey
     monkeypatch.setattr(pipe.transformer, "forward", forward)
     latents, noise = torch.full((1, 4, 4, 4), 2.0), torch.full((1, 4, 4, 4), -2.0)
     given: dict[str, Any] = {"latents": latents, "noise": noise, "conditions": {}}
-    (error,) = denoising_errors(pipe, [], timestep=250.0, **given)
+    (error,) = denoising_errors(pipe, None, timestep=250.0, **given)
     assert float(error) == 16.0
     assert seen[0].unique().tolist() == [1.0]

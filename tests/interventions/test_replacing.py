@@ -41,7 +41,7 @@ def errors(pipe, change=None):
     states, _ = pipe.encode_prompt(["a cat", "dogs"], pipe.device, 1, False)
     return denoising_errors(
         pipe,
-        [] if change is None else [edit(change)],
+        None if change is None else edit(change),
         latents=latents,
         noise=noise,
         timestep=334,

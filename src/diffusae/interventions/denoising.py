@@ -1,4 +1,4 @@
-"""The denoising error of noised latents while updates of blocks are edited, in one pass."""
+"""The denoising error of noised latents while a block's update is edited, in one pass."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from diffusae.interventions.edits import Edit
 @torch.no_grad()
 def denoising_errors(
     pipe: Any,
-    edits: Sequence[Edit],
+    edit: Edit | None,
     *,
+    watching: Sequence[Edit] = (),
     latents: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "n c h w"],
     timestep: float,
@@ -34,7 +35,8 @@ def denoising_errors(
     branch.
 
     Args:
-        edits: of blocks' updates; their windows and conditionings are ignored.
+        edit: of a block's update; its window and conditionings are ignored. None: no edit.
+        watching: edits that look at other blocks for it (`Edit.watches`).
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -48,11 +50,15 @@ def denoising_errors(
     )
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep)
 
-    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor:
-        for edit in edits:
-            if edit.hookpoint == path:
-                after = before + edit(after - before, moment.grid)
-        return after
+    edits = [] if edit is None else [*watching, edit]
+
+    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
+        replaced = None
+        for one in edits:
+            if one.hookpoint == path:
+                update = one(after - before, moment.grid)
+                replaced = replaced if one.watches else before + update
+        return replaced
 
     with ExitStack() as stack:
         if edits:

@@ -237,8 +237,12 @@ def _errors(pipe: Any, edits: Sequence[Edit], inputs: dict[str, Any]) -> Tensor:
     names = ("latents", "noise", "conditions")
     batches = zip(*(inputs[name] for name in names), strict=True)
     parts = [dict(zip(names, batch, strict=True)) for batch in batches]
+    watching, edit = (edits[:-1], edits[-1]) if edits else ((), None)
     return torch.cat(
-        [denoising_errors(pipe, edits, timestep=inputs["timestep"], **part) for part in parts]
+        [
+            denoising_errors(pipe, edit, watching=watching, timestep=inputs["timestep"], **part)
+            for part in parts
+        ]
     ).cpu()
 
 
