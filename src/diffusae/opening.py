@@ -30,8 +30,8 @@ STAGE = "look"
 """The command whose configuration is composed: no other needs as little."""
 
 TAKEN = (
-    "name", "seed", "model", "grid", "block", "timestep", "conditioning", "collection", "sae",
-    "dictionary", "embedding",
+    "name", "seed", "stream", "model", "grid", "block", "timestep", "conditioning", "collection",
+    "sae", "dictionary", "embedding",
 )  # fmt: skip
 """What is taken from a record, beside whether codes are stored. Everything else is as shipped, such
 as where things are written, fetched and sent.

@@ -10,10 +10,10 @@ from diffusae.backbone.families.table import list_hookpoints
 from diffusae.capture import attention as attention_module
 from diffusae.capture.attention import (
     CapturedAttention,
-    _places,
     capture_cross_attention,
     cross_attention,
     mean_map,
+    word_spans,
     word_tokens,
 )
 from diffusae.capture.hooks import capture_updates
@@ -263,7 +263,7 @@ def test_the_mean_map_brings_every_block_of_that_timestep_to_one_grid() -> None:
 def test_words_are_found_where_no_space_parts_them(
     word: str, text: str, places: list[tuple[int, int]]
 ) -> None:
-    assert _places(word, text) == places
+    assert word_spans(word, text) == places
 
 
 @pytest.mark.parametrize("pictures", [1, 2])

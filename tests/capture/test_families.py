@@ -175,12 +175,12 @@ def test_positions_are_row_major_over_the_picture(pipe: Any, family: str) -> Non
     path = FAMILIES[family].blocks["down"][0]
     grids, seen = [], []
 
-    def look(_block: str, moment: Any, before: Tensor, _after: Tensor) -> None:
+    def look(_block: str, moment: Any, before: Tensor) -> None:
         grids.append(moment.grid)
         seen.append(before[0])
 
     unit = 2 if adapter.patch == 2 else 1
-    with torch.no_grad(), hook_blocks(pipe, {"down": path}, look):
+    with torch.no_grad(), hook_blocks(pipe, {"down": f"{path}:before"}, look):
         adapter.predict(given, latents, 500.0)
         latents[:, :, 2 * unit, 5 * unit] += 10.0
         adapter.predict(given, latents, 500.0)
@@ -287,7 +287,7 @@ def test_conditions_are_what_the_pipeline_gives_its_denoiser(
     maps: list[Tensor] = []
     with (
         torch.no_grad(),
-        hook_blocks(pipe, mid, lambda _b, _m, before, after: maps.append(after - before)),
+        hook_blocks(pipe, mid, lambda _block, _moment, update: maps.append(update)),
     ):
         predicted = adapter.predict(given, latents, first)
     torch.testing.assert_close(maps[0], own, rtol=1e-4, atol=1e-5)

@@ -146,10 +146,10 @@ def test_without_guidance_cond_alone_is_recorded_and_uncond_explained_before_any
 
 
 def test_a_nonfinite_update_is_named_with_its_picture(pipe) -> None:
-    def poison(_block, _t, _before, after):
-        after = after.clone()
-        after[4, 0, 0] = float("inf")  # rows 3, 4, 5 are the cond half
-        return after
+    def poison(_block, _t, update):
+        change = torch.zeros_like(update)
+        change[4, 0, 0] = float("inf")  # rows 3, 4, 5 are the cond half
+        return change
 
     with hook_blocks(pipe, {"mid": HOOKPOINTS["mid"]}, poison, timesteps=[1]):
         made = _generate(pipe, hookpoints={"mid": HOOKPOINTS["mid"]})

@@ -40,15 +40,8 @@ def captured(
     pipe: Any, family: str, latents: torch.Tensor, prompt: str = "", **options: Any
 ) -> Any:
     given = prompted(pipe, prompt, **FAMILIES[family].asked, **SIZE)
-    return capture_noised(
-        pipe,
-        latents,
-        SEEDS,
-        given,
-        hookpoints=FAMILIES[family].hookpoints,
-        timesteps=times_of(pipe),
-        **options,
-    )
+    wanted = {"hookpoints": FAMILIES[family].hookpoints, "timesteps": times_of(pipe)}
+    return capture_noised(pipe, latents, SEEDS, given, **wanted | options)
 
 
 def in_a_generation(pipe: Any, family: str, latents: torch.Tensor, prompt: str) -> Any:
@@ -100,11 +93,12 @@ def test_a_given_pictures_updates_are_those_of_a_generation_run_with_its_latents
 def test_outputs_and_means_over_positions_are_what_they_say(
     pipe: Any, family: str, latents: torch.Tensor
 ) -> None:
+    outputs = {block: f"{path}:after" for block, path in FAMILIES[family].hookpoints.items()}
     update, output = (
         captured(pipe, family, latents),
-        captured(pipe, family, latents, record="output"),
+        captured(pipe, family, latents, hookpoints=outputs),
     )
-    pooled = captured(pipe, family, latents, record="output", pooled=True)
+    pooled = captured(pipe, family, latents, hookpoints=outputs, pooled=True)
     for key, whole in output.items():
         assert whole.shape == update[key].shape == (2, *update[key].shape[1:])
         assert (whole - update[key]).abs().max() > 1e-3  # the block's input is in it

@@ -1,5 +1,6 @@
 """The picture's tokens in a block's sequence, cut out and put back, by hand."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from diffusae.backbone.blocks import Tokens
-from diffusae.capture.sequences import Span, call_argument, returned, span, with_returned
+from diffusae.backbone.blocks import HookpointInfo, Tokens
+from diffusae.capture.account import in_order
+from diffusae.capture.sequences import (
+    Span,
+    Vectors,
+    call_argument,
+    returned,
+    span,
+    with_argument,
+    with_returned,
+)
 from diffusae.errors import UserError
 
 TWO_ROWS = torch.arange(2 * 5 * 1.0).reshape(2, 5, 1)
@@ -17,14 +27,60 @@ TWO_ROWS = torch.arange(2 * 5 * 1.0).reshape(2, 5, 1)
 
 def clock(*lengths: int) -> Any:
     """A running call whose rows hold this many tokens of text."""
-    adapter = SimpleNamespace(text_lengths=lambda _given, rows: list(lengths)[:rows])
-    return SimpleNamespace(adapter=adapter, given={})
+    adapter = SimpleNamespace(
+        text_lengths=lambda _given, rows: list(lengths)[:rows], text_start=math.prod
+    )
+    return SimpleNamespace(adapter=adapter, given={}, size=(1, 2))
 
 
 def test_a_span_starts_where_the_text_of_its_row_ends() -> None:
     place = span(Tokens(within="after_text"), (1, 2), clock(1, 3), TWO_ROWS)
     assert (place.starts, place.count) == ([1, 3], 2)
     assert place.cut(TWO_ROWS).flatten(1).tolist() == [[1, 2], [8, 9]]
+
+
+def text(tokens: Tokens, *lengths: int) -> Vectors:
+    info = HookpointInfo("b.0", 1, text=tokens, stream="text")
+    return Vectors(info, tokens, clock(*lengths), TWO_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("within", "lengths", "seen"),
+    [
+        ("whole", (5, 5), [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]),
+        ("whole", (2, 5), [[0, 1, 0, 0, 0], [5, 6, 7, 8, 9]]),  # a mask hides 2, 3, 4
+        ("after_text", (1, 3), [[0, 0, 0], [5, 6, 7]]),  # 1 and 2 are the picture's
+        ("before_text", (1, 3), [[2, 0, 0], [7, 8, 9]]),  # behind the picture's two
+    ],
+)
+def test_the_texts_tokens_are_a_rows_own_and_0_beyond(within, lengths, seen) -> None:
+    vectors = text(Tokens(within=within), *lengths)
+    assert vectors.of(TWO_ROWS).squeeze(-1).tolist() == seen
+    assert (vectors.grid, vectors.lengths) == ((len(seen[0]),), list(lengths))
+
+
+def test_a_change_of_the_text_leaves_the_picture_and_the_padding_alone() -> None:
+    vectors = text(Tokens(within="after_text"), 1, 3)
+    edited = vectors.added(TWO_ROWS, torch.full((2, 3, 1), 100.0))
+    assert edited.flatten(1).tolist() == [[100, 1, 2, 3, 4], [105, 106, 107, 8, 9]]
+
+
+def test_a_text_that_a_sequence_cannot_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot hold 4 of the text"):
+        text(Tokens(within="before_text"), 1, 4)
+
+
+def test_an_argument_is_replaced_where_it_was_given() -> None:
+    class Block(nn.Module):
+        def forward(self, hidden_states: Any, encoder_hidden_states: Any) -> None: ...
+
+    block = Block()
+    assert with_argument(block, "encoder_hidden_states", (1, 2), {}, 5) == ((1, 5), {})
+    assert with_argument(block, "encoder_hidden_states", (1,), {"encoder_hidden_states": 2}, 5) == (
+        (1,),
+        {"encoder_hidden_states": 5},
+    )
+    assert with_argument(nn.Linear(1, 1), "hidden_states", (1,), {}, 5) == ((5,), {})
 
 
 def test_a_picture_that_comes_first_starts_at_zero() -> None:
@@ -74,3 +130,9 @@ def test_an_argument_is_read_by_name_wherever_it_stands() -> None:
 
     assert call_argument(Layer(), "second", (1, 2), {}) == 2
     assert call_argument(Layer(), "second", (1,), {"second": 3}) == 3
+
+
+def test_texts_of_several_calls_stand_below_each_other_with_zeros_at_their_ends() -> None:
+    first, second = torch.ones(1, 3, 2), torch.full((2, 1, 2), 5.0)
+    both = in_order([(1, second), (0, first)])
+    assert both[..., 0].tolist() == [[1, 1, 1], [5, 0, 0], [5, 0, 0]]

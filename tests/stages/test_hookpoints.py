@@ -103,3 +103,25 @@ def test_a_size_that_does_not_divide_into_positions_is_refused(offline, tmp_path
         UserError, match=r"model.height=1000 is not a multiple of 16; give one, such as 992"
     ):
         plan(cfg)
+
+
+def test_the_streams_and_sites_of_every_class_of_blocks_are_listed(offline, capsys):
+    hookpoints(composed("model=flux_dev"))
+    out = capsys.readouterr().out
+    every = "update before after mlp_in mlp_out attn_out"
+    assert re.search(rf"^ *FluxTransformerBlock +picture text +{every} *$", out, re.MULTILINE)
+    single = r"^ *FluxSingleTransformerBlock +picture text +update before after *$"
+    assert re.search(single, out, re.MULTILINE)
+    hookpoints(composed("model=sdxl"))
+    out = capsys.readouterr().out
+    assert re.search(rf"^ *BasicTransformerBlock +picture +{every} *$", out, re.MULTILINE)
+    assert "PATH.transformer_blocks.N" in out
+
+
+def test_a_configured_site_stands_beside_its_block(offline, capsys):
+    inner = "mid_block.attentions.0.transformer_blocks.0:mlp_in"
+    hookpoints(
+        composed("model=sd14", f"model.hookpoints.mid={inner}", "model.hookpoints.up=9:after")
+    )
+    named = [row[-1] for row in rows(capsys.readouterr().out)]
+    assert {"down", "mid.0:mlp_in", "up:after"} <= set(named)

@@ -212,17 +212,18 @@ def load_updates(
     """All ids and updates of a stream and split, in one array. They must fit in memory.
 
     Raises:
-        UserError: as `read_updates`; or the collection is ragged, or the stream is `ATTENTION`.
+        UserError: as `read_updates`; or the stream's positions are tokens of a text, or it is
+            `ATTENTION`.
     """
     if stream.block == ATTENTION:
         raise UserError(
             f"the samples of {stream.folder} keep the tokens of their own captions and make no"
             " array; read them one by one"
         )
-    if manifest.ragged:
+    if manifest.ragged and stream.of_tokens:
         raise UserError(
-            f"the samples of {root} differ in length (one vector per token) and make no array; "
-            "read them one by one"
+            f"the samples of {stream.folder} differ in length (one vector per token) and make no "
+            "array; read them one by one"
         )
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(

@@ -105,7 +105,8 @@ class Stream:
 
     Args:
         block, t, conditioning: the cell's coordinates (the collection has one model).
-        hookpoint: dotted module path under the denoiser.
+        hookpoint: its name: the dotted module path under the denoiser, with the site and the stream
+            of the block where they are not the picture's update (`transformer_blocks.11@text`).
         step_index: the sampling step, from 0.
         timestep: the scheduler's own value at that step.
         grid: (height, width) of the positions, row-major.
@@ -140,6 +141,12 @@ class Stream:
     def folder(self) -> str:
         """The stream's folder below the collection's root: `mid/t0.50/cond`."""
         return stream_folder(self.block, self.t, self.conditioning)
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether positions are tokens of a text: the text's stream of a block, or a layer of a
+        text encoder. Their number differs from sample to sample."""
+        return self.hookpoint.endswith("@text") or self.hookpoint.startswith("text_encoder")
 
     @property
     def positions(self) -> int:

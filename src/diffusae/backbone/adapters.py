@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -105,6 +106,17 @@ class Adapter:
         }
         return Outline(infos, patch, cls.layout, reads_text=bool(infos), pads=cls.pads)
 
+    @classmethod
+    def most_text(cls, pipeline: str, own: int, text_tokens: int | None) -> int:
+        """The most tokens of the text in a block.
+
+        Args:
+            pipeline: its class.
+            own: tokens of the first text encoder's padded prompt.
+            text_tokens: to which the call pads or cuts prompts; None: its own number.
+        """
+        return text_tokens or cls.padded.get(pipeline, own)
+
     # What the denoiser says
 
     def hookpoints(self) -> dict[str, HookpointInfo]:
@@ -179,6 +191,10 @@ class Adapter:
         """The text's tokens in every row of a block's sequence, which may differ."""
         return [given["encoder_hidden_states"].shape[1]] * rows
 
+    def text_start(self, grid: Grid) -> int:
+        """Where the text begins in a sequence that holds a picture of these positions first."""
+        return math.prod(grid)
+
     def timestep(
         self, pipe: Any, given: Mapping[str, Any], *, running: bool
     ) -> tuple[float, float]:
@@ -246,6 +262,13 @@ class Adapter:
         """The tokenizer whose tokens the denoiser attends to first, and its padded length."""
         return pipe.tokenizer, self.tokens(type(pipe), pipe.tokenizer.model_max_length, text_tokens)
 
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        """{place among the text's tokens in a block: token} of a prompt's own tokens, without
+        padding; None: it is not known of this family which they are."""
+        return None
+
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
         """Tokens of a padded prompt: `text_tokens`, the default of the pipeline's call, or `own`,
         the text encoder's number."""
@@ -253,6 +276,18 @@ class Adapter:
         if not self.pads or _TEXT_LIMIT not in parameters:
             return own
         return text_tokens or parameters[_TEXT_LIMIT].default
+
+
+def tokens_of(tokenizer: Any, prompt: str, limit: int, *, first: int = 0) -> dict[int, str]:
+    """{place: token} of a prompt that is cut to `limit` tokens, without padding; the places begin
+    at `first`.
+
+    Example: "a cat" by T5 is {0: "▁a", 1: "▁cat", 2: "</s>"}.
+    """
+    encoded = tokenizer(prompt, truncation=True, max_length=limit)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    own = enumerate(zip(tokens, encoded["attention_mask"], strict=True), start=first)
+    return {place: token for place, (token, seen) in own if seen}
 
 
 def shift(scheduler: Any, positions: int, max_shift: float) -> float:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grid = tuple[int, ...]
-"""(h, w) of a block's positions, or (frames, h, w) of a video's."""
+"""(h, w) of a block's positions, or (frames, h, w) of a video's; (tokens,) of its text's."""
+Site = Literal["update", "before", "after", "mlp_in", "mlp_out", "attn_out"]
+"""What is read of a block: its output minus its input, its input, its output, the input and output
+of its MLP, the output of its attention."""
+TokenStream = Literal["picture", "text"]
+"""Whose tokens are read."""
 
 Within = Literal["whole", "after_text", "before_text"]
 """Where a stream's tokens lie in a sequence: they are all of it, or it holds the text first, or it
@@ -53,6 +58,19 @@ class HookpointInfo:
     """The block's class."""
     picture: Tokens | None = Tokens()
     text: Tokens | None = None
+    ends_text: bool = False
+    """Whether the block reads the text's tokens and returns none of them."""
+    layers: int = 0
+    """Basic transformer blocks in a U-Net's 2D transformer."""
+    site: Site = "update"
+    stream: TokenStream = "picture"
+
+    @property
+    def name(self) -> str:
+        """The hookpoint as configurations and manifests name it: `transformer_blocks.11`, or
+        `transformer_blocks.11:mlp_out@text`."""
+        site = "" if self.site == "update" else f":{self.site}"
+        return self.path + site + ("" if self.stream == "picture" else f"@{self.stream}")
 
     def grid(self, *finest: int) -> Grid:
         """The block's positions for a finest grid of this size. Odd sizes round up."""

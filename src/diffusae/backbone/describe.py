@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import HookpointInfo
 from diffusae.backbone.component_configs import REMEDY, check_sizes, component_config, on_meta
 from diffusae.backbone.families.table import (
+    adapter_class,
     adapter_for,
     outline_of,
     padded_tokens,
@@ -48,6 +50,7 @@ class Description:
         tokens: tokens of a padded prompt that the denoiser attends to first.
         layout: how guidance runs.
         reads_text: whether its attention to the text can be recorded.
+        most_text: the most tokens of the text in a block that holds some.
         text_layers: {name: layer of a text encoder}, if requested.
     """
 
@@ -58,6 +61,7 @@ class Description:
     tokens: int
     layout: Layout
     reads_text: bool
+    most_text: int
     text_layers: dict[str, TextLayer] = field(default_factory=dict)
 
 
@@ -93,6 +97,7 @@ def describe(
     name = of_type(parts["pipeline"], str, "_class_name of the pipeline")
     check_sizes(parts["denoiser"], source)
     known = outline_of(parts["denoiser"]) or _built(parts["denoiser"], source)
+    family = adapter_class(str(parts["denoiser"].get("_class_name"))) or Adapter
     own_tokens = of_type(parts["text_tokens"], int, "max_position_embeddings")
     padded = (text_tokens or padded_tokens(name)) if known.pads else None
     latent_scale = 2 ** (_stages(parts["vae"], source) - 1)
@@ -108,6 +113,7 @@ def describe(
         tokens=padded or own_tokens,
         layout=known.layout,
         reads_text=known.reads_text,
+        most_text=family.most_text(name, own_tokens, text_tokens),
         text_layers=layers,
     )
 

@@ -4,10 +4,12 @@ place in the list of blocks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.blocks import HookpointInfo
+from diffusae.backbone.sites import at, layer_of, parsed
 from diffusae.errors import UserError, together, unknown
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("unet", "transformer")
 """Attributes of a pipeline that may hold its denoiser."""
+
+_INNER = re.compile(r"(.+)\.transformer_blocks\.(\d+)")
+"""A transformer block in a U-Net's 2D transformer."""
 
 
 def denoiser_of(pipe: Any) -> nn.Module:
@@ -39,11 +44,18 @@ def execution_device(pipe: Any) -> torch.device:
 
 
 def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo:
-    """The hookpoint at a path, or at a place in the list: 0 is the first, -1 the last.
+    """The hookpoint of a name (`backbone.sites`), or of a place in the list of blocks: 0 is the
+    first, -1 the last.
 
     Raises:
-        UserError: the path or place does not exist. The message lists the valid ones.
+        UserError: the block does not exist, and the message lists the valid ones; or it does not
+            have the site or the stream.
     """
+    path, site, stream = parsed(wanted)
+    return at(_block(known, path), site or "update", stream or "picture")
+
+
+def _block(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo:
     if isinstance(wanted, int):
         if not -len(known) <= wanted < len(known):
             raise UserError(
@@ -51,6 +63,9 @@ def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo
                 f" {len(known) - 1}, or a path"
             )
         return list(known.values())[wanted]
+    inner = _INNER.fullmatch(wanted)
+    if inner is not None and wanted not in known and inner[1] in known:
+        return layer_of(known[inner[1]], int(inner[2]))
     if wanted not in known:
         raise unknown("hookpoint", wanted, known)
     return known[wanted]
@@ -59,7 +74,7 @@ def find(known: Mapping[str, HookpointInfo], wanted: str | int) -> HookpointInfo
 def find_all(
     known: Mapping[str, HookpointInfo], hookpoints: Mapping[str, str | int]
 ) -> dict[str, HookpointInfo]:
-    """{block: info} of {block: path or place}. One `UserError` lists all that do not exist."""
+    """{block: info} of {block: name or place}. One `UserError` lists all that do not exist."""
     infos: dict[str, HookpointInfo] = {}
     faults = []
     for block, wanted in hookpoints.items():

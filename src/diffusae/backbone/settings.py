@@ -13,8 +13,6 @@ Layout = Literal["one_batch", "two_passes", "guided_passes", "none"]
 `uncond` (asked for by a true guidance scale, or by the guidance scale itself), or not
 at all."""
 SchedulerChoice = Literal["ddim", "keep"]
-Quantity = Literal["update", "output"]
-"""What is recorded of a block: output minus input, or its output."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class ModelSettings(Settings, part="model"):
     architecture: str | None
     """Published sizes that ship with the package."""
     hookpoints: Mapping[str, str | int | None]
-    """Block -> its path or its place in the list of hookpoints; None: no block of this study."""
+    """Block -> its name (`backbone.sites`) or its place in the list of hookpoints; None: no block
+    of this study."""
     scheduler: SchedulerChoice
     steps: Annotated[int, Within(1, 1000)]
     log_snr_shift: Annotated[float, Within(-10, 10)]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffusae.backbone.calls import Call
@@ -77,8 +78,14 @@ class Account:
 
 
 def in_order(parts: Iterable[tuple[int, Tensor]]) -> Tensor:
-    """The pictures of all (call's number, tensor), in the order of the calls."""
+    """The pictures of all (call's number, tensor), in the order of the calls. Shorter texts end
+    with vectors of 0."""
     tensors = [tensor for _, tensor in sorted(parts, key=lambda part: part[0])]
+    most = max(tensor.shape[1] for tensor in tensors)
+    tensors = [
+        one if one.shape[1] == most else F.pad(one, (0, 0, 0, most - one.shape[1]))
+        for one in tensors
+    ]
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 

@@ -23,6 +23,7 @@ from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.families.table import list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of, find_all
 from diffusae.backbone.passes import Branches
+from diffusae.backbone.sites import completed, parsed
 from diffusae.backbone.text_attention import text_attentions
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
@@ -74,6 +75,9 @@ def capture_cross_attention(
     known = list_hookpoints(denoiser)
     if hookpoints is None:
         hookpoints = {path: path for path in known if text_attentions(denoiser, path)}
+    hookpoints = {
+        block: completed(parsed(name)[0], site="after") for block, name in hookpoints.items()
+    }
     infos = find_all(known, hookpoints)
     wanted = frozenset(timesteps)
     captured = CapturedAttention()
@@ -84,7 +88,7 @@ def capture_cross_attention(
     """{running block: the maps of its layers}: hooks of layers run before those of their block."""
     account = Account(pipe, hookpoints, timesteps, ["cond"])
 
-    def note_grid(block: str, moment: Moment, _before: Tensor, _after: Tensor) -> None:
+    def note_grid(block: str, moment: Moment, _after: Tensor) -> None:
         captured.grids[block] = moment.grid
         if "cond" not in moment.branches():
             return
@@ -212,7 +216,7 @@ def word_tokens(tokenizer: Any, prompt: str, word: str, *, limit: int | None = N
             f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
             "(transformers 5)"
         )
-    spans = _places(word, prompt)
+    spans = word_spans(word, prompt)
     if not spans:
         return []
     most = limit or tokenizer.model_max_length
@@ -231,7 +235,7 @@ _UNSPACED = (
 """Scripts that write words without spaces: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
 
-def _places(word: str, text: str) -> list[tuple[int, int]]:
+def word_spans(word: str, text: str) -> list[tuple[int, int]]:
     """(start, end) of all places of `word` as a whole word in `text`, in any case.
 
     Letters of scripts without spaces do not join words: 猫 is in 一只猫坐着, and cat is in 一只cat.

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class Generation:
     updates: dict[UpdateKey, Float[Tensor, "n positions d_in"]]
     grids: dict[str, Grid]
     """{block: (h, w)}; positions are row-major over it."""
+    lengths: dict[UpdateKey, list[int]] = field(default_factory=dict)
+    """Of text streams: own tokens of every picture's text. Updates beyond are 0."""
     decoded_rows: Float[Tensor, "n 1"] | None = None
     """On the CPU: 0, or NaN where a decoded picture has a number that is not finite."""
 
@@ -84,7 +86,7 @@ def generate(
         true_guidance: above 1, FLUX runs a second, unconditional pass per step.
         negative_prompt: the prompt of the unconditional pass, empty by default.
         text_tokens: length to which prompts are padded or cut, if the pipeline has a choice (T5).
-        hookpoints: {block: module path, or place}; none: nothing is recorded.
+        hookpoints: {block: a hookpoint's name, or place}; none: nothing is recorded.
         timesteps: the scheduler's own values; none: nothing is recorded.
         decode: False skips the decoder.
         height, width: in pixels; by default the model's size.
@@ -154,6 +156,7 @@ def generate(
         latents=latents,
         updates=captured.updates,
         grids=captured.grids,
+        lengths=captured.lengths,
         # 0 times a number that is not finite is NaN.
         decoded_rows=None if decoded is None else (decoded * 0).flatten(1).sum(1, True).cpu(),
     )

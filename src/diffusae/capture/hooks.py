@@ -1,21 +1,21 @@
-"""Hooks on transformer blocks around an unmodified pipeline call, to see, change or record outputs.
+"""Hooks on transformer blocks around an unmodified pipeline call, to see, change or record vectors.
 
-The recorded quantity is the update of a block, output - input ("Emergence", arXiv 2504.15473,
-section 3).
+By default they are the update of a block, output - input ("Emergence", arXiv 2504.15473, section
+3). A hookpoint may name another site (`backbone.sites`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusae.backbone.blocks import Grid
 from diffusae.backbone.branches import BranchCounter, check_conditionings, rows_of, unknown_rows
@@ -23,12 +23,14 @@ from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.families.table import list_hookpoints, passes_of
 from diffusae.backbone.hookpoints import denoiser_of, find_all
 from diffusae.backbone.passes import CONDITIONINGS, Branches
+from diffusae.backbone.sites import reading
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.account import Key as UpdateKey
 from diffusae.capture.clock import Clock, running_clock
 from diffusae.capture.due import Due, DueBlocks
 from diffusae.capture.offload import Offload
-from diffusae.capture.sequences import call_argument, returned, span, with_returned
+from diffusae.capture.sequences import Vectors
+from diffusae.capture.site_hooks import Seen, hook_site
 from diffusae.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -36,19 +38,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Moment:
-    """The timestep, grid and branches of a hooked block's call."""
+    """The timestep, grid and branches of a hookpoint's call."""
 
     timestep: float
     """The scheduler's own value."""
     grid: Grid
-    """Of the block's positions, row-major, without text."""
+    """Of the block's positions, row-major, without text; (tokens,) of the text's stream."""
     branches: BranchCounter
     """A call of it gives the guidance branches along the batch."""
+    lengths: Sequence[int] | None = None
+    """Own tokens of every row's text; the vectors beyond are 0. None: of a picture."""
 
 
-Visit = Callable[[str, Moment, Tensor, Tensor], Tensor | None]
-"""(block, moment, input, output) -> a new output, or None to keep it. Tensors are [rows, positions,
-d_in]."""
+Visit = Callable[[str, Moment, Tensor], Tensor | None]
+"""(block, moment, vectors) -> what is added to them, or None. Both are [rows, positions, d_in]."""
 
 
 @contextmanager
@@ -61,15 +64,17 @@ def hook_blocks(
     layout: Branches | None = None,
     due: Due | None = None,
 ) -> Iterator[Clock]:
-    """Call `visit` after every hooked block at the wanted scheduler timesteps (None: at all).
+    """Call `visit` with the vectors of every hookpoint at the wanted scheduler timesteps (None: at
+    all).
 
-    `visit` sees the picture's tokens alone (`backbone.blocks`): feature maps as one vector per
-    position, and the picture's part of a sequence that also holds the text. Contexts may be nested:
-    outputs include the changes of earlier contexts. Hooks are removed afterwards, also after an
-    exception.
+    A hookpoint's name says what is seen (`backbone.sites`): by default the block's update, of the
+    picture's tokens alone. What `visit` returns is added where the vectors were read: to the
+    output of the block, for an update, or to the input or output of the block or its layer. The
+    model goes on with the sum. Contexts may be nested: vectors include the changes of earlier
+    contexts. Hooks are removed afterwards, also after an exception.
 
     Args:
-        hookpoints: {block: module path, or place in `list_hookpoints`}.
+        hookpoints: {block: a hookpoint's name, or its place in `list_hookpoints`}.
         layout: the branches along the batch in the caller's own loop, such as ("uncond", "cond").
         due: gives the blocks that must run. The rows of every denoiser call are then checked before
             any block runs.
@@ -83,7 +88,7 @@ def hook_blocks(
     denoiser = denoiser_of(pipe)
     refuse_compiled(denoiser)
     infos = find_all(list_hookpoints(denoiser), hookpoints)
-    refuse_compiled(denoiser, [info.path for info in infos.values()])
+    refuse_compiled(denoiser, [reading(info).module for info in infos.values()])
     counts = due is not None and layout is None and isinstance(pipe, DiffusionPipeline)
     if counts and passes_of(type(pipe)) is None:
         raise unknown_rows(pipe, own_loop=False)
@@ -94,47 +99,27 @@ def hook_blocks(
         if due_blocks is not None:
             clock.watchers.append(due_blocks.begin)
 
-        def hook_for(block: str) -> Callable[..., Any]:
+        def seen_by(block: str) -> Seen:
             info = infos[block]
-            tokens = info.picture
-            if tokens is None:
-                raise UserError(
-                    f"{info.path} holds no tokens of the picture, only of the text; hook another"
-                )
 
-            def hook(
-                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-            ) -> Any:
+            def seen(tensor: Tensor, before: Tensor | None) -> Tensor | None:
                 now = clock.now
                 if due_blocks is not None:
                     due_blocks.called(block)
                 if now is None or (wanted is not None and now not in wanted):
                     return None
-                before = call_argument(module, tokens.argument, args, kwargs)
-                after = returned(output, tokens, before)
-                is_map = before.ndim == 4
-                grid = tuple(before.shape[-2:]) if is_map else info.grid(*clock.size)
-                place = None if is_map else span(tokens, grid, clock, before)
-                vectors = (
-                    map(to_positions, (before, after))
-                    if place is None
-                    else map(place.cut, (before, after))
-                )
-                replacement = visit(block, Moment(now, grid, clock.branches), *vectors)
-                if replacement is None:
-                    return None
-                if place is None:
-                    whole = replacement.transpose(1, 2).unflatten(2, grid)
-                else:
-                    whole = place.paste(after, replacement)
-                return with_returned(output, tokens, whole)
+                vectors = Vectors(info, reading(info).tokens, clock, tensor)
+                value = vectors.of(tensor)
+                if before is not None:
+                    value = value - vectors.of(before)
+                moment = Moment(now, vectors.grid, clock.branches, vectors.lengths)
+                change = visit(block, moment, value)
+                return None if change is None else vectors.added(tensor, change)
 
-            return hook
+            return seen
 
         for block, info in infos.items():
-            module = denoiser.get_submodule(info.path)
-            handle = module.register_forward_hook(hook_for(block), with_kwargs=True)
-            stack.callback(handle.remove)
+            hook_site(denoiser, info, seen_by(block), stack)
         yield clock
         if due_blocks is not None:
             due_blocks.settle()
@@ -145,9 +130,12 @@ class CapturedUpdates:
     """The recording of `capture_updates`, complete after its context."""
 
     updates: dict[UpdateKey, Float[Tensor, "pictures positions d_in"]] = field(default_factory=dict)
-    """On the CPU. Positions are row-major over the grid. Pictures are in the order of the calls."""
+    """On the CPU: updates, or the vectors of another site that the hookpoint names. Positions are
+    row-major over the grid. Pictures are in the order of the calls."""
     grids: dict[str, Grid] = field(default_factory=dict)
-    """{block: (h, w), or (frames, h, w)}"""
+    """{block: (h, w), or (frames, h, w); (most tokens,) of the text's stream}"""
+    lengths: dict[UpdateKey, list[int]] = field(default_factory=dict)
+    """Of text streams: own tokens of every picture's text. Vectors beyond are 0."""
 
 
 @contextmanager
@@ -183,18 +171,16 @@ def capture_updates(
     account = Account(pipe, hookpoints, timesteps, conditionings)
     wanted = frozenset(timesteps)
 
-    def record(block: str, moment: Moment, before: Tensor, after: Tensor) -> None:
-        if captured.grids.setdefault(block, moment.grid) != moment.grid:
-            raise UserError(
-                f"{block} changed its grid from {captured.grids[block]} to {moment.grid}; record "
-                "one picture size"
-            )
+    def record(block: str, moment: Moment, vectors: Tensor) -> None:
+        _note_grid(captured.grids, block, moment)
         for conditioning in moment.branches.held(conditionings):
             number = account.enter(clock, block, conditioning)
-            rows = rows_of(conditioning, len(after), moment.branches())
-            update = after[rows] - before[rows]
-            part = number, offload(update, dtype or update.dtype)
-            parts[block, moment.timestep, conditioning].append(part)
+            rows = rows_of(conditioning, len(vectors), moment.branches())
+            part = vectors[rows]
+            key = block, moment.timestep, conditioning
+            parts[key].append((number, offload(part, dtype or part.dtype)))
+            if moment.lengths is not None:
+                captured.lengths.setdefault(key, []).extend(moment.lengths[rows])
 
     def due(clock: Clock) -> Collection[str]:
         return hookpoints if clock.now in wanted and clock.branches.held(conditionings) else ()
@@ -210,6 +196,17 @@ def capture_updates(
     account.close()
     captured.updates.update((key, in_order(part)) for key, part in parts.items())
     _warn_of_zeros(captured.updates)
+
+
+def _note_grid(grids: dict[str, Grid], block: str, moment: Moment) -> None:
+    """Note a block's grid; `UserError` if a picture's changes. Texts may differ in length."""
+    known = grids.setdefault(block, moment.grid)
+    if moment.lengths is not None:
+        grids[block] = max(known, moment.grid)
+    elif known != moment.grid:
+        raise UserError(
+            f"{block} changed its grid from {known} to {moment.grid}; record one picture size"
+        )
 
 
 def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions d_in"]]) -> None:
@@ -228,8 +225,3 @@ def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions
                 len(update),
                 zero[0],
             )
-
-
-def to_positions(images: Float[Tensor, "rows d_in h w"]) -> Float[Tensor, "rows h*w d_in"]:
-    """Feature maps as one vector per position, row-major over (h, w)."""
-    return images.flatten(2).transpose(1, 2)

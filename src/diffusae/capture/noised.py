@@ -17,7 +17,6 @@ from diffusae.backbone.branches import planned_branches
 from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.noising import noised
-from diffusae.backbone.settings import Quantity
 from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import first_latents
 from diffusae.capture.hooks import Moment, hook_blocks
@@ -65,10 +64,10 @@ def capture_noised(
     *,
     hookpoints: Mapping[str, str | int],
     timesteps: Collection[float],
-    record: Quantity = "update",
     pooled: bool = False,
 ) -> dict[tuple[str, float], Float[Tensor, "n positions d_in"]]:
-    """{(block, timestep): updates or outputs}, on the CPU in the model's dtype (pooled: float32).
+    """{(block, timestep): vectors of the hookpoint}, on the CPU in the model's dtype (pooled:
+    float32).
 
     Args:
         latents: latents of clean pictures, in the denoiser's scale (`encode_pictures`).
@@ -90,11 +89,10 @@ def capture_noised(
     offload = Offload()
     at: list[float] = []
 
-    def visit(block: str, _moment: Moment, before: Tensor, after: Tensor) -> None:
-        seen = after - before if record == "update" else after
+    def visit(block: str, _moment: Moment, vectors: Tensor) -> None:
         if pooled:
-            seen = seen.float().mean(dim=1, keepdim=True)
-        recorded[block, at[-1]] = offload(seen, seen.dtype)
+            vectors = vectors.float().mean(dim=1, keepdim=True)
+        recorded[block, at[-1]] = offload(vectors, vectors.dtype)
 
     others = given(count)
     with hook_blocks(pipe, hookpoints, visit, layout=("cond",), due=lambda _clock: hookpoints):

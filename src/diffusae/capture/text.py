@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import execution_device
 from diffusae.backbone.text_layers import TextLayer
 from diffusae.capture.generate import call_options
@@ -81,6 +82,16 @@ def capture_text(
         tokens = ids[layer.encoder]
         outputs[name] = TokenOutputs(seen[name], tokens, lengths_of(tokens, end))
     return outputs
+
+
+def own_tokens(
+    pipe: Any, prompt: str, conditioning: str, *, text_tokens: int | None = None
+) -> dict[int, str] | None:
+    """{place among the text's tokens in a block: token} of what a branch of guidance reads: the
+    prompt, or the empty text. Padding is left out. None: this family's tokens are not known.
+    """
+    text = prompt if conditioning == "cond" else ""
+    return adapter_of(pipe).prompt_tokens(pipe, text, text_tokens)
 
 
 def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:

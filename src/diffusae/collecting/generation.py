@@ -33,6 +33,7 @@ from diffusae.capture.concept_attention import (
 )
 from diffusae.capture.generate import Generation, generate
 from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
+from diffusae.collecting.text_tokens import StoredTokens, TextTokens
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
@@ -56,11 +57,12 @@ class CollectGeneration:
     """Pictures of the study's captions, made as the pipeline makes them without hooks."""
 
     what = "pictures"
-    ragged = False
     keeps_pictures = True
 
     def __init__(self, study: Study) -> None:
         self.study = study
+        # Texts differ in their number of tokens.
+        self.ragged = any(map(study.reads_text, GridSettings.of(study.cfg).blocks))
 
     def determines(self) -> dict[str, Any]:
         """The model, the grid and the captions."""
@@ -111,6 +113,7 @@ class _Generating:
             token = self.concepts.concept_token
             self.encoded = encode_concepts(pipe, words, token=token, **asked)
         self.attention = {one.folder for one in self.streams if one.block == ATTENTION}
+        self.text = TextTokens(pipe, model.text_tokens, self.streams)
         self.header = {
             "model": model.name,
             "source": source_determines(study)["source"],
@@ -152,10 +155,15 @@ class _Generating:
                 )
                 for stream in streams
             }
-            yield Batch(len(batch), partial(self._records, batch, made, tensors))
+            tokens = self.text.of_batch(batch, streams, made)
+            yield Batch(len(batch), partial(self._records, batch, made, tensors, tokens))
 
     def _records(
-        self, batch: Sequence[Prompt], made: Generation, tensors: Mapping[str, Tensor]
+        self,
+        batch: Sequence[Prompt],
+        made: Generation,
+        tensors: Mapping[str, Tensor],
+        tokens: Sequence[StoredTokens] | None,
     ) -> Iterator[CollectedSample]:
         for row, places in made.nonfinite.items():
             log.warning(
@@ -167,12 +175,19 @@ class _Generating:
             updates = {folder: numbers_of(tensor[row]) for folder, tensor in tensors.items()}
             for folder in self.attention & updates.keys():  # nobody reads the other tokens
                 updates[folder] = updates[folder][:, columns]
+            meta: dict[str, Any] = {"word_tokens": words}
+            positions = None
+            if tokens is not None:
+                positions = tokens[row].positions
+                updates = {name: rows[positions[name]] for name, rows in updates.items()}
+                meta["text_tokens"] = tokens[row].strings
             yield sample_of(
                 prompt,
                 updates=updates,
+                positions=positions,
                 columns=columns,
                 image=None if made.images is None else made.images[row],
-                meta={"word_tokens": words},
+                meta=meta,
             )
 
     def _attention(

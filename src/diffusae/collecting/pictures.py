@@ -139,7 +139,6 @@ class _Passing:
                 self.conditions,
                 hookpoints=self.hookpoints,
                 timesteps=sorted(timesteps),
-                record=self.collection.record,
                 pooled=self.collection.pooled,
             )
             yield Batch(len(batch), partial(self._records, batch, pictures, captured))

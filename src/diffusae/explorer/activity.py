@@ -105,6 +105,8 @@ class Activity:
 
     def no_maps(self, cell: CatalogueCell, latent: int, image_ids: Sequence[str]) -> str:
         """Why a latent has no maps on these pictures; "" where it has. Nothing is computed."""
+        if fault := cell.cell.settings.text_fault:
+            return fault
         try:
             if self._from_gallery(cell, latent, image_ids) is None:
                 stored = self._code_stream(cell) if self._coded else self._stream(cell)
@@ -134,6 +136,8 @@ class Activity:
         Raises:
             UserError: the collection has neither updates nor codes of the cell.
         """
+        if fault := cell.cell.settings.text_fault:
+            raise UserError(fault)
         grid, maps = self._stream(cell).grid, []
         for image_id in image_ids:
             codes = self._codes(cell, image_id)

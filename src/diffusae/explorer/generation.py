@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from diffusae.backbone.settings import ModelSettings
-from diffusae.backbone.text_layers import names_text_layer
 from diffusae.capture.previews import Clean, Watch, decoded
 from diffusae.errors import UserError
 from diffusae.explorer.jobs import Cancelled, Job, JobRequest
@@ -180,7 +179,7 @@ class Generation:
     def _look(self, job: Job) -> dict[str, Any]:
         """One picture, and the codes of every cell at all positions."""
         request, (seed,) = job.request, job.request.seeds
-        cells = [cell for cell in self.cells.values() if not names_text_layer(cell.block)]
+        cells = [cell for cell in self.cells.values() if cell.in_picture]
         progress = _Progress(self, job, pictures=1)
         places = list(dict.fromkeys(cell.place for cell in cells))
         run = self.maker.recorded(request.prompt, seed, places, progress.watch(seed))

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError
 from diffusae.explorer.collected import as_json
 from diffusae.explorer.explored import Explored, Missing
@@ -104,8 +103,8 @@ class Strip:
 
     @classmethod
     def of(cls, cells: Iterable[OpenCell]) -> Strip:
-        """The strip of these cells; layers of a text encoder have no positions in a picture."""
-        shown = [cell for cell in cells if not names_text_layer(cell.block)]
+        """The strip of these cells; tokens of a text have no positions in a picture."""
+        shown = [cell for cell in cells if cell.in_picture]
         times = sorted({cell.t for cell in shown}, reverse=True)
         at: dict[str, dict[float, OpenCell]] = {}
         for cell in shown:

@@ -13,6 +13,7 @@ import torch
 
 from diffusae.activations.codes import padded
 from diffusae.activations.schema import Cell
+from diffusae.backbone.text_layers import names_text_layer
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.words import Vocabulary
 from diffusae.errors import UserError, unknown
@@ -62,6 +63,11 @@ class OpenCell:
     def block(self) -> str:
         """The block's short name, such as `down`."""
         return self.place.block
+
+    @property
+    def in_picture(self) -> bool:
+        """Whether its positions lie in the picture; not those of a text's tokens."""
+        return not names_text_layer(self.block) and not self.study.reads_text(self.block)
 
     @property
     def t(self) -> float:

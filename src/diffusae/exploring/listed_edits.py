@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError, together, unknown
 from diffusae.exploring.cells import OpenCell
@@ -146,7 +145,7 @@ class EditPreparer:
         self, edits: EditList, latents_of: Callable[[LatentEdit], tuple[int, ...]]
     ) -> PreparedEdits:
         self.check(edits)
-        hookpoints: Any = ModelSettings.of(self.settings.cfg).hookpoints
+        hookpoints = self.settings.hookpoints
         of_updates: list[PreparedEdit] = []
         of_text: list[TextEdit] = []
         for one in edits.edits:
@@ -185,6 +184,9 @@ class EditPreparer:
                 f"{cell.name} belongs to a text encoder, which has no updates; give an edit with"
                 f" layer: {cell.block} and a concept"
             )
+        fault = cell.settings.text_fault
+        if fault and (edit.region or edit.source or edit.latents is None):
+            raise UserError(f"{fault}, or give latents and no region")
         if edit.latents is not None:
             return cell.latents(edit.latents).indices
         concept = str(edit.concept)

@@ -55,6 +55,10 @@ class ConceptMaps:
         """One map of all these latents: the sum, such as of a concept's latents."""
         return self.values.sum(dim=0)
 
+    def drawn(self) -> UInt8[np.ndarray, "height width 3"]:
+        """One map of all these latents over the picture."""
+        return over(self.picture, self.together())
+
     def plot(self) -> StripFigure:
         """The picture, and every map over it from 0 (dark) to its own largest value (bright)."""
         shown = [("picture", self.picture)]

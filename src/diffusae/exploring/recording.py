@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.capture.generate import generate
+from diffusae.capture.text import own_tokens
 from diffusae.concepts.maps import maps_of
 from diffusae.errors import UserError, refuse_text, together, unknown
 from diffusae.exploring.cells import Latents, OpenCell
 from diffusae.exploring.maps import ConceptMaps
+from diffusae.exploring.token_maps import TokenMaps
 from diffusae.sae.sparsity import Codes
 from diffusae.study.model import sampling, scheduler_timestep
 from diffusae.study.study import Study
@@ -36,6 +38,8 @@ class RecordedRun:
         recorded: {coordinates of a cell: its update, float32 [positions, d_in], positions row-major
             over the grid}.
         grids: {block: (height, width) of its positions}.
+        tokens: {coordinates of a cell of the text's stream: the tokens of its rows}: the prompt's
+            own, without padding. Of a family whose tokens are not known they are numbers.
     """
 
     prompt: str
@@ -43,9 +47,10 @@ class RecordedRun:
     picture: UInt8[np.ndarray, "height width 3"]
     recorded: dict[Cell, Float[Tensor, "positions d_in"]]
     grids: dict[str, Grid]
+    tokens: dict[Cell, list[str]] = field(default_factory=dict)
 
     def updates(self, cell: OpenCell) -> Float[Tensor, "positions d_in"]:
-        """What the block added at this cell: output minus input, in data units.
+        """What the cell's hookpoint names, in data units: by default what the block added.
 
         Raises:
             UserError: the cell was not recorded.
@@ -86,21 +91,54 @@ class RecordedRun:
                 None: every latent that is active anywhere.
 
         Raises:
-            UserError: the cell was not recorded, an unknown concept, a latent out of range.
+            UserError: the cell was not recorded, or is of the text's stream (`token_maps`); an
+                unknown concept, a latent out of range.
         """
         values, indices = self.codes(cell)
-        if latents is None:
-            wanted = torch.unique(indices[values > 0]).tolist()
-        elif isinstance(latents, Latents):
-            wanted = list(latents.indices)
-        elif isinstance(latents, str):
-            wanted = list(cell.concept(latents).indices)
-        else:
-            wanted = list(cell.latents(latents).indices)
+        if cell.place in self.tokens:
+            raise UserError(f"{cell.settings.text_fault}, or ask for token_maps(cell)")
+        wanted = self._wanted(cell, latents, values, indices)
         maps = maps_of(
             torch.tensor(wanted, dtype=torch.long), values, indices, self.grids[cell.block]
         )
         return ConceptMaps(cell, self.prompt, self.picture, wanted, maps)
+
+    def token_maps(
+        self, cell: OpenCell, latents: Latents | Sequence[int] | None = None
+    ) -> TokenMaps:
+        """What latents of a cell of the text's stream do at every token of the prompt.
+
+        Args:
+            latents: as in `maps`, without a word: text cells have no labels.
+
+        Raises:
+            UserError: the cell was not recorded, or is none of the text's stream.
+        """
+        values, indices = self.codes(cell)
+        if cell.place not in self.tokens:
+            raise UserError(
+                f"{cell.name} reads the picture's tokens; ask for maps(cell), or choose a block"
+                " with @text"
+            )
+        tokens = self.tokens[cell.place]
+        wanted = self._wanted(cell, latents, values, indices)
+        maps = maps_of(torch.tensor(wanted, dtype=torch.long), values, indices, (1, len(tokens)))
+        return TokenMaps(cell, self.prompt, self.picture, tokens, wanted, maps[:, 0])
+
+    @staticmethod
+    def _wanted(
+        cell: OpenCell,
+        latents: Latents | Sequence[int] | str | None,
+        values: Tensor,
+        indices: Tensor,
+    ) -> list[int]:
+        if latents is None:
+            return torch.unique(indices[values > 0]).tolist()
+        if isinstance(latents, Latents):
+            return list(latents.indices)
+        if isinstance(latents, str):
+            return list(cell.concept(latents).indices)
+        return list(cell.latents(latents).indices)
 
     def plot(self) -> Any:
         """The picture as an image that a notebook shows."""
@@ -118,8 +156,7 @@ def record_run(
         UserError: an empty prompt, a block that the model's configuration does not name.
     """
     refuse_text("capture", cells)
-    model = ModelSettings.of(settings.cfg)
-    hookpoints = {block: path for block, path in model.hookpoints.items() if path is not None}
+    model, hookpoints = ModelSettings.of(settings.cfg), settings.hookpoints
     together(_faults(list(hookpoints), prompt, cells))
     adapter = adapter_of(pipe)
     timesteps = {
@@ -135,11 +172,15 @@ def record_run(
         conditionings=sorted({cell.conditioning for cell in cells}),
     )
     assert made.images is not None
-    recorded = {
-        cell: made.updates[cell.block, timesteps[cell.t], cell.conditioning][0].float()
-        for cell in cells
-    }
-    return RecordedRun(prompt, seed, made.images[0], recorded, made.grids)
+    recorded, tokens = {}, {}
+    for cell in cells:
+        key = cell.block, timesteps[cell.t], cell.conditioning
+        recorded[cell] = made.updates[key][0].float()
+        if key in made.lengths:
+            own = own_tokens(pipe, prompt, cell.conditioning, text_tokens=model.text_tokens)
+            own = own or {place: f"#{place}" for place in range(made.lengths[key][0])}
+            recorded[cell], tokens[cell] = recorded[cell][list(own)], list(own.values())
+    return RecordedRun(prompt, seed, made.images[0], recorded, made.grids, tokens)
 
 
 def _faults(blocks: Sequence[str], prompt: str, cells: Sequence[Cell]) -> list[str]:

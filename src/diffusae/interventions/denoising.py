@@ -1,4 +1,4 @@
-"""The denoising error of noised latents while a block's update is edited, in one pass."""
+"""The denoising error of noised latents while a block's vectors are edited, in one pass."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def denoising_errors(
     branch.
 
     Args:
-        edit: of a block's update; its window and conditionings are ignored. None: no edit.
-        watching: edits that look at other blocks for it (`Edit.watches`).
+        edit: of a hookpoint's vectors; its window and conditionings are ignored. None: no edit.
+        watching: edits that look at other hookpoints for it (`Edit.watches`).
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -52,17 +52,17 @@ def denoising_errors(
 
     edits = [] if edit is None else [*watching, edit]
 
-    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
-        replaced = None
+    def visit(name: str, moment: Moment, vectors: Tensor) -> Tensor | None:
+        added = None
         for one in edits:
-            if one.hookpoint == path:
-                update = one(after - before, moment.grid)
-                replaced = replaced if one.watches else before + update
-        return replaced
+            if str(one.hookpoint) == name:
+                change = one(vectors, moment.grid) - vectors
+                added = added if one.watches else change
+        return added
 
     with ExitStack() as stack:
         if edits:
-            places = {edit.hookpoint: edit.hookpoint for edit in edits}
+            places = {str(one.hookpoint): one.hookpoint for one in edits}
             stack.enter_context(
                 hook_blocks(pipe, places, visit, layout=("cond",), due=lambda _clock: places)
             )

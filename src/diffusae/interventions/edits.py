@@ -35,10 +35,11 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of one block's updates.
+    """One change of one block's updates, or of the vectors of another site of a block.
 
     Attributes:
-        hookpoint: the block's module path.
+        hookpoint: its name, which is the block's module path, with a site and a stream where they
+            are others (`backbone.sites`); or the block's place in the list of blocks.
         change: gives what is added.
         window: (first, last) t at which it acts, both included, 1 = first reverse step; (0.6, 0.2)
             is the paper's middle window. Consecutive windows should not share an end.
@@ -50,7 +51,7 @@ class Edit:
         UserError: a window out of [0, 1] or in the wrong order, no conditioning.
     """
 
-    hookpoint: str
+    hookpoint: str | int
     change: Change
     window: tuple[float, float] = (1.0, 0.0)
     conditionings: tuple[str, ...] = ("cond",)

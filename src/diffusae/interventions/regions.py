@@ -74,10 +74,17 @@ class Region:
         In a video it is the same region of every frame.
 
         Raises:
-            UserError: the region covers less than half of every position.
+            UserError: the region covers less than half of every position, or they are tokens of a
+                text.
         """
         if grid in self._shares:
             return self._shares[grid]
+        if len(grid) == 1:
+            raise UserError(
+                f"the edit acts on {grid[0]} tokens of the text, which have no place in the"
+                f" picture, and so not in the region {self.name}; edit a hookpoint without @text,"
+                " or leave the region out"
+            )
         height, width = grid[-2:]
         shares = F.adaptive_avg_pool2d(self._mask[None, None], (height, width)).flatten()
         if float(shares.max()) < 0.5:

@@ -94,7 +94,7 @@ def steer(
 def _edited_updates(
     pipe: Any, edits: Mapping[int, Edit], steering: Steering, layout: Branches | None
 ) -> Iterator[None]:
-    paths = {edit.hookpoint: edit.hookpoint for edit in edits.values()}
+    names = {str(edit.hookpoint): edit.hookpoint for edit in edits.values()}
     reached: dict[int, set[str]] = {number: set() for number in edits}
 
     def acting_at(timestep: float) -> dict[int, Edit]:
@@ -103,28 +103,28 @@ def _edited_updates(
 
     def due(clock: Clock) -> Collection[str]:
         acting = acting_at(clock.now) if clock.now is not None else {}
-        return {e.hookpoint for e in acting.values() if clock.branches.held(e.conditionings)}
+        return {str(e.hookpoint) for e in acting.values() if clock.branches.held(e.conditionings)}
 
-    def visit(path: str, moment: Moment, before: Tensor, after: Tensor) -> Tensor | None:
+    def visit(name: str, moment: Moment, vectors: Tensor) -> Tensor | None:
         acting = {
-            n: edit for n, edit in acting_at(moment.timestep).items() if edit.hookpoint == path
+            n: one for n, one in acting_at(moment.timestep).items() if str(one.hookpoint) == name
         }
         if not acting:
             return None
-        edited = after.clone()
+        changed = torch.zeros_like(vectors)
         for number, edit in acting.items():
             held = moment.branches.held(edit.conditionings)
             reached[number].update(held)
             steering.steps[number] += bool(held)
             for conditioning in held:
-                rows = rows_of(conditioning, len(after), moment.branches())
-                update = edited[rows] - before[rows]
+                rows = rows_of(conditioning, len(vectors), moment.branches())
+                update = vectors[rows] + changed[rows]
                 change = edit(update, moment.grid) - update
                 steering.note_change(number, change, update)
-                edited[rows] += change  # to the bit as it was, where nothing is changed
-        return edited
+                changed[rows] += change  # 0 where nothing is changed, so that no bit of it is
+        return changed
 
-    with hook_blocks(pipe, paths, visit, layout=layout, due=due) as clock:
+    with hook_blocks(pipe, names, visit, layout=layout, due=due) as clock:
         yield
     for number, branches in reached.items():
         if branches:  # it acted, but of two passes one may be missing

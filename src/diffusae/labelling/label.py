@@ -18,6 +18,7 @@ from diffusae.concepts.gallery import Gallery, build_gallery, most_telling_laten
 from diffusae.concepts.montage import montage
 from diffusae.concepts.settings import DictionarySettings
 from diffusae.devices import default_device
+from diffusae.errors import UserError
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.labelling.codes import code_source, coded_split
 from diffusae.runs.record import parent_signature, state
@@ -68,6 +69,8 @@ def _text_parts(source: str, revision: str | None) -> tuple[Any, Any]:
 @tells_memory("labelling", "prompts.counts.dictionary", "sae.d_sae")
 def label_cell(study: Study, mirror: WandbMirror, embedding: WordEmbedding) -> None:
     """Build and write one cell's dictionary and gallery, and mirror the gallery as a table."""
+    if fault := study.text_fault:
+        raise UserError(f"labels come of masks of pictures: {fault}")
     if labelled(study):
         return
     settings = DictionarySettings.of(study.cfg)

@@ -110,6 +110,8 @@ class Metric(Shown, Generic[S]):
             yield from annotator_faults(study)
         if (fault := _LACKING[self.needs](study)) is not None:
             yield f"metric {self.name} needs {fault}"
+        elif self.needs in ("pictures", "captions", "labels") and (fault := study.text_fault):
+            yield f"metric {self.name} needs the picture's tokens: {fault}"
 
 
 def _of_captions(study: Study) -> str | None:

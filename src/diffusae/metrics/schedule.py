@@ -81,8 +81,15 @@ def studies_at(study: Study, chosen: Mapping[Cell, Sequence[str]]) -> dict[Cell,
         for cell, metrics in chosen.items()
     }
     first = {metric: one for studies in reversed(cells.values()) for metric, one in studies.items()}
-    together(dict.fromkeys(fault for one in first.values() for fault in evaluation_faults(one)))
+    # What a metric cannot do in a study is the same at all cells but those of a text's tokens.
+    looked_at = [*first.values(), *(one for at in cells.values() for one in _of_text(at))]
+    together(dict.fromkeys(fault for one in looked_at for fault in evaluation_faults(one)))
     return cells
+
+
+def _of_text(studies: Studies) -> list[Study]:
+    """The studies of a cell whose tokens are a text's; none of any other cell."""
+    return [one for one in studies.values() if one.text_fault]
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def _stream_estimates(
     bytes_per_number = stored_numbers(ActivationSettings.of(study.cfg).dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
-    sizes: dict[tuple[int, int, str], tuple[int, int]] = {}
+    sizes: dict[tuple[int, int, str, bool], tuple[int, int]] = {}
     estimates, blocks = [], GridSettings.of(study.cfg).blocks
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
         recorded = [group for group in groups if stored_in(stream, group.split, held_out)]
@@ -268,7 +268,7 @@ def _stream_estimates(
         ]
         cell = Cell(study.cfg.model.name, stream.block, stream.t, stream.conditioning)
         beside = stream.block if stream.block in BESIDE_UPDATES else ""
-        shape = (stream.positions, stream.d_in, beside)
+        shape = (stream.positions, stream.d_in, beside, stream.of_tokens)
         if shape not in sizes:
             most, expected = (
                 stream_bytes(stream, stored, subsampling, bytes_per_number, expected=expected)

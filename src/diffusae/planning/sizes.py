@@ -34,6 +34,12 @@ with 10 and 20 of 5120. Real positions resemble their neighbours, and their code
 _AROUND = 2
 """Tokens before and after a text."""
 
+_TOKEN_BYTES = 40
+"""An estimate of the place and the letters of a token in both branches, in a sample's JSON."""
+
+_TOKENIZERS = 2
+"""Whose tokens are in a block's text stream, at most: CLIP's and T5's of Stable Diffusion 3."""
+
 _TOKENS_OF_A_WORD = 2
 """An estimate, for the list of every word's tokens: the tokenizer is not loaded."""
 
@@ -50,13 +56,15 @@ class Group:
 
     Attributes:
         texts: bytes of every sample's JSON.
-        tokens: of every text; None: samples are pictures.
+        tokens: of every text, an estimate.
+        ragged: samples list the positions of their rows, as where some are tokens of a text.
         own_tokens, most_tokens: of the words of every caption, to which attention is stored; an
             estimate, and a bound.
     """
 
     texts: Int[np.ndarray, " n"]
-    tokens: Int[np.ndarray, " n"] | None
+    tokens: Int[np.ndarray, " n"]
+    ragged: bool
     own_tokens: Int[np.ndarray, " n"]
     most_tokens: Int[np.ndarray, " n"]
     split: str
@@ -66,20 +74,21 @@ class Group:
         most = stream.positions
         if subsampling is not None:
             most = subsampling.kept(self.split, most)
-        return (
-            np.full(len(self.texts), most) if self.tokens is None else np.minimum(most, self.tokens)
-        )
+        return np.minimum(most, self.tokens) if stream.of_tokens else np.full(len(self.texts), most)
 
 
 def groups_in(study: Study) -> list[Group]:
     """The study's pictures or texts in the groups that are collected together."""
-    kind = study.kind
+    kind, of_text = study.kind, any(map(study.reads_text, GridSettings.of(study.cfg).blocks))
+    ragged = kind == "text" or of_text
 
     def of(group: Sequence[Prompt]) -> Group:
         own, most = np.array([_word_tokens(prompt.text) for prompt in group]).T
         return Group(
-            texts=np.array([_json_size(kind, prompt) for prompt in group]),
-            tokens=own + _AROUND if kind == "text" else None,
+            texts=np.array([_json_size(kind, prompt) for prompt in group])
+            + (_TOKEN_BYTES * _TOKENIZERS * (own + _AROUND) if of_text else 0),
+            tokens=(own + _AROUND) * (_TOKENIZERS if of_text else 1),
+            ragged=ragged,
             own_tokens=own,
             most_tokens=most,
             split=group[0].split,
@@ -114,7 +123,7 @@ def stream_bytes(
         kept, width = group.kept(stream, subsampling), stream.d_in
         # "positions": [...], every number as long as the longest one.
         listed = 16 + kept * (len(str(stream.positions - 1)) + 2)
-        if group.tokens is None:
+        if not group.ragged:
             listed[kept == stream.positions] = 0
         if stream.block == ATTENTION:
             tokens = group.own_tokens if expected else group.most_tokens

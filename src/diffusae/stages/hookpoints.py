@@ -7,7 +7,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from rich.console import Console
 
-from diffusae.backbone.hookpoint_tables import WIDTH, encoder_table, hookpoint_table
+from diffusae.backbone.hookpoint_tables import WIDTH, encoder_table, hookpoint_table, site_table
 from diffusae.backbone.passes import configured_branches
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError
@@ -16,8 +16,8 @@ from diffusae.study.model import describe_model
 
 def hookpoints(cfg: DictConfig) -> None:
     """Print the model's blocks: place, path, class, d_in, grid at the configured size, and the name
-    the configuration gives it; then its text encoders and the names of their layers
-    (`collection=text`).
+    the configuration gives it; then what else can be read of a block of each class; then its text
+    encoders and the names of their layers (`collection=text`).
 
     Raises:
         UserError: the model's configuration cannot be had, or holds no block that could be hooked.
@@ -29,6 +29,7 @@ def hookpoints(cfg: DictConfig) -> None:
     console = Console()
     console.width = max(console.width, WIDTH)  # a path that is cut is of no use
     console.print(hookpoint_table(model, description))
+    console.print(site_table(description))
     console.print(encoder_table(description))
     branches = configured_branches(
         model.guidance_layout or description.layout, model.guidance, model.true_guidance

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from diffusae.backbone.settings import ModelSettings
 from diffusae.runs.record import state
 from diffusae.sae.exchange import content_hashes, detect, import_sae
 from diffusae.sae.settings import ImportSettings
@@ -30,7 +29,7 @@ def import_cell(cfg: DictConfig) -> bool:
     require_own_files(source)
     format = settings.format or detect(source)
     sae = import_sae(source, format=format)
-    hookpoint = ModelSettings.of(cfg).hookpoints[study.cell.block]
+    hookpoint = study.hookpoints[study.cell.block]
     require_width(study, sae, of=str(source))
     # The collection is no parent: the weights would be the same without it.
     determines = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from safetensors.torch import save_file
 from diffusae.backbone.settings import ModelSettings
 from diffusae.errors import UserError, unknown
 from diffusae.exploring.cells import Latents, OpenCell, trained_cells
-from diffusae.exploring.maps import ConceptMaps, over
-from diffusae.exploring.recording import record_run
+from diffusae.exploring.maps import ConceptMaps
+from diffusae.exploring.recording import RecordedRun, record_run
+from diffusae.exploring.token_maps import TokenMaps, places_of
 from diffusae.files import atomic_path, atomic_write_json
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.report.strip import Captioned, png_of, strip_figure
@@ -24,6 +26,10 @@ from diffusae.study.model import load_model
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
+
+LATENTS_OF_A_WORD = 3
+"""Latents that are shown of a cell of the text's stream: those that tell the concept's word best
+from the prompt's other tokens."""
 
 
 @tells_memory("generation", "model.height", "model.width")
@@ -36,13 +42,15 @@ def look(cfg: DictConfig) -> bool:
     settings = LookSettings.of(cfg)
     chosen = _chosen(study, settings)
     directory = study.directory / "look" / _directory_name(study, settings)
-    determines = {
+    determines: dict[str, Any] = {
         "model": study.model_determines(),
         "prompt": settings.prompt,
         "concept": settings.concept,
         "picture_seed": settings.picture_seed,
-        "latents": {latents.cell.name: list(latents.indices) for latents in chosen},
+        "latents": {one.cell.name: list(one.indices) for one in chosen if one.indices},
     }
+    if words := [one.cell.name for one in chosen if not one.indices]:
+        determines["of_the_word"] = dict.fromkeys(words, LATENTS_OF_A_WORD)
     parents = {name: made for latents in chosen for name, made in latents.cell.parents().items()}
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "look.png")
@@ -54,14 +62,20 @@ def look(cfg: DictConfig) -> bool:
         pipe = load_model(ModelSettings.of(cfg))
         run = record_run(pipe, study, settings.prompt, seed=settings.picture_seed, cells=places)
         save_picture(directory / "picture.png", run.picture)
-        _write(directory, study, settings, [run.maps(latents.cell, latents) for latents in chosen])
+        if not (made := list(_made(run, chosen, settings))):
+            raise UserError(
+                f"nothing is labelled {settings.concept}, and the prompt does not name it; name it"
+                " in the prompt, or look at latents=[...] of one cell"
+            )
+        _write(directory, study, settings, made)
     log.info("wrote %s", directory / "look.png")
     return True
 
 
 def _chosen(study: Study, settings: LookSettings) -> list[Latents]:
     """The given latents of one cell, or those of the concept in every cell of the grid, block by
-    block and from the first moment on.
+    block and from the first moment on. Cells of the text's stream have no labels; their latents are
+    chosen when the prompt's tokens are known.
 
     Raises:
         UserError: no cell of the grid is labelled, or none has the concept.
@@ -76,13 +90,16 @@ def _chosen(study: Study, settings: LookSettings) -> list[Latents]:
         for cell in trained_cells(study)
         if cell.settings.cfg.sae.tag == cfg.sae.tag
     }
-    cells = [trained[place] for place in grid if place in trained and trained[place].labelled]
-    if not cells:
+    known = [trained[place] for place in grid if place in trained]
+    texts = [cell for cell in known if study.reads_text(cell.block)]
+    cells = [cell for cell in known if cell.labelled]
+    if not cells and not texts:
         raise UserError(
             f"no {cfg.conditioning.branch} cell of the grid is labelled in {study.directory} with"
             f" sae.tag={cfg.sae.tag}; run `diffusae run`, or choose grid.blocks and grid.timesteps"
         )
     chosen = [cell.concept(concept) for cell in cells if cell.label_of(concept)]
+    chosen = [Latents(cell, ()) for cell in texts] + chosen
     if not chosen:
         labels = {label for cell in cells for label in cell.dictionary.table["label"]}
         raise unknown("concept of these cells", concept, labels)
@@ -92,6 +109,24 @@ def _chosen(study: Study, settings: LookSettings) -> list[Latents]:
     return chosen
 
 
+def _made(
+    run: RecordedRun, chosen: list[Latents], settings: LookSettings
+) -> Iterator[ConceptMaps | TokenMaps]:
+    """The maps of every cell. A cell of the text's stream has no labels: a concept's latents are
+    those that are most active on its word in the prompt. Without the word, it is left out.
+    """
+    for latents in chosen:
+        if latents.cell.place not in run.tokens:
+            yield run.maps(latents.cell, latents)
+        elif latents.indices:
+            yield run.token_maps(latents.cell, latents)
+        elif places_of(str(settings.concept), run.tokens[latents.cell.place]):
+            maps = run.token_maps(latents.cell)
+            yield maps.top(LATENTS_OF_A_WORD, word=str(settings.concept))
+        else:
+            log.info("left out: %s, whose text has no %s", latents.cell.name, settings.concept)
+
+
 def _directory_name(study: Study, settings: LookSettings) -> str:
     cell = study.cell
     one = [] if settings.latents is None else [cell.block, f"t{cell.t:.2f}"]
@@ -99,7 +134,9 @@ def _directory_name(study: Study, settings: LookSettings) -> str:
     return file_name(settings.subject, *one, *ends)
 
 
-def _write(directory: Path, study: Study, settings: LookSettings, made: list[ConceptMaps]) -> None:
+def _write(
+    directory: Path, study: Study, settings: LookSettings, made: list[ConceptMaps | TokenMaps]
+) -> None:
     """The strip, and the maps behind it."""
     subject = settings.subject
     if settings.latents is None:
@@ -115,13 +152,14 @@ def _write(directory: Path, study: Study, settings: LookSettings, made: list[Con
     atomic_write_json(directory / "look.json", {**about, "cells": list(map(_described, made))})
 
 
-def _times(made: list[ConceptMaps]) -> list[float]:
+def _times(made: list[ConceptMaps | TokenMaps]) -> list[float]:
     """The moments, as the generation goes: from t = 1 down."""
     return sorted({maps.cell.t for maps in made}, reverse=True)
 
 
-def _row_by_row(made: list[ConceptMaps]) -> list[Captioned]:
-    """A row a block: the picture, then the concept's map at every moment and its largest value."""
+def _row_by_row(made: list[ConceptMaps | TokenMaps]) -> list[Captioned]:
+    """A row a block: the picture, then the concept's map, or its tokens, at every moment and the
+    largest value."""
     places = {(maps.cell.block, maps.cell.t): maps for maps in made}
     shown: list[Captioned] = []
     for block in dict.fromkeys(maps.cell.block for maps in made):
@@ -131,14 +169,14 @@ def _row_by_row(made: list[ConceptMaps]) -> list[Captioned]:
             if maps is None:
                 shown.append((f"{block}, t = {t:g}: no latent", None))
                 continue
-            values = maps.together()
-            caption = f"{block}, t = {t:g}: {float(values.max()):.2g}"
-            shown.append((caption, over(maps.picture, values)))
+            largest = float(maps.together().max())
+            shown.append((f"{block}, t = {t:g}: {largest:.2g}", maps.drawn()))
     return shown
 
 
-def _described(maps: ConceptMaps) -> dict[str, Any]:
-    return {
+def _described(maps: ConceptMaps | TokenMaps) -> dict[str, Any]:
+    tokens = {"tokens": maps.tokens} if isinstance(maps, TokenMaps) else {}
+    return tokens | {
         "cell": maps.cell.name,
         **maps.cell.place.coordinates(),
         "latents": maps.latents,

@@ -166,7 +166,7 @@ class EditedPictures:
             [trial.changes[n] if trial.changes else None for trial in batch]
             for n in range(len(self.places))
         ]
-        hookpoints: Any = self.model.hookpoints  # paths, or places in the list of hookpoints
+        hookpoints = self._study.hookpoints
         edits = [
             Edit(
                 hookpoints[place.block],

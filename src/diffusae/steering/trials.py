@@ -202,6 +202,11 @@ def steer_faults(study: Study, steering: Steering) -> Iterator[str]:
         if picture.preserve_norm:
             yield "preserve_norm=true is for updates; leave it out with intervention=text"
         return
+    if (fault := study.text_fault) and (steering.region or picture.latents is None):
+        yield (
+            f"{fault}, or steer latents=[...] everywhere: intervention=global, amplify, ablate or"
+            " clamp"
+        )
     if min(steering.strengths, default=0) <= 0:
         yield f"strengths={steering.strengths} must hold numbers above 0; give some"
     if beside.concept is not None:

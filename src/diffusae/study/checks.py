@@ -109,7 +109,7 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
     named = ("sae.target", "grid.blocks", "model.hookpoints", "activations.held_out")
     if sound(*named, "trainer.devices", "trainer.num_nodes"):
         yield from _target_faults(cfg)
-    if sound("grid.timesteps", "grid.blocks", "model.hookpoints"):
+    if sound("grid.timesteps", "grid.blocks", "model.hookpoints", "stream"):
         yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     if sound("grid.conditionings"):

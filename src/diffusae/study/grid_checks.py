@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.passes import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
 from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.sites import completed, parsed
 from diffusae.backbone.text_layers import names_text_layer
-from diffusae.errors import unknown
+from diffusae.errors import UserError, unknown
 from diffusae.settings import is_number
 from diffusae.study.given_pictures import branch_of_prompt
 from diffusae.study.settings import (
@@ -53,6 +55,8 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
             )
         elif block not in model.hookpoints:
             yield str(unknown(f"block of model {model.name}:", block, model.hookpoints))
+        else:
+            yield from _hookpoint_faults(cfg, block, model.hookpoints[block])
     taken: dict[int, float] = {}
     for t in grid.timesteps:
         if not is_number(t) or not 0 <= t <= 1:
@@ -64,6 +68,29 @@ def grid_faults(cfg: DictConfig, *, steps: int | None) -> Iterator[str]:
             yield (
                 f"grid.timesteps: t={twin} and t={t} fall on one of {steps} steps; drop one of them"
             )
+
+
+def _hookpoint_faults(cfg: DictConfig, block: str, name: str | int) -> Iterator[str]:
+    """What is wrong with the name of a block's hookpoint, or cannot be had of the text's tokens."""
+    try:
+        _, _, stream = parsed(completed(name, stream=cfg.stream))
+    except UserError as error:
+        yield f"block {block}: {error}"
+        return
+    if stream != "text":
+        return
+    activations, kind = ActivationSettings.unchecked(cfg), CollectionSettings.unchecked(cfg).kind
+    text = f"block {block} reads the text's tokens ({name}, stream={cfg.stream})"
+    if kind != "generation":
+        yield (
+            f"{text}, and collection={kind} has one prompt for all pictures; set"
+            " collection=generation, or stream=picture"
+        )
+    if not activations.store_training or activations.held_out != "updates":
+        yield (
+            f"{text}, of which captions have different numbers, so they are stored; set"
+            " activations.store_training=true activations.held_out=updates"
+        )
 
 
 def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:

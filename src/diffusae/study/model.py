@@ -79,9 +79,7 @@ def check_hookpoints(study: Study, description: Description) -> None:
         )
         return
     model, faults = ModelSettings.of(study.cfg), []
-    for block, wanted in model.hookpoints.items():
-        if wanted is None:  # model=custom: a block that this study leaves out
-            continue
+    for block, wanted in study.hookpoints.items():
         try:
             find(description.hookpoints, wanted)
         except UserError as error:

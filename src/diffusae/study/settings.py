@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from diffusae.backbone.settings import Quantity
+from diffusae.backbone.blocks import TokenStream
 from diffusae.errors import UserError
 from diffusae.prompts.hash_split import HashSplit
 from diffusae.prompts.prompt_set import check_counts
@@ -22,6 +22,8 @@ class RootSettings(Settings, part=""):
 
     seed: Seed
     stage: str
+    stream: TokenStream
+    """Whose tokens a hookpoint without `@picture` or `@text` reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,8 @@ class PictureCollection(Settings, part="collection"):
 
     prompt: Annotated[str, Text()]
     """Of every pass; empty: the unconditional branch."""
-    record: Quantity
+    record: Literal["update", "output"]
+    """What a hookpoint without a site is: the block's update, or its output (`:after`)."""
     pooled: bool
     """Whether the mean over a picture's positions is stored in their place."""
     skip_undecodable: bool

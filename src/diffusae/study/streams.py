@@ -95,13 +95,9 @@ def target_block(study: Study) -> str | None:
 
 
 def hookpoints_of(study: Study) -> dict[str, str | int]:
-    """Recorded block -> its path, or its place in the list of hookpoints."""
-    known = ModelSettings.of(study.cfg).hookpoints
-    return {
-        block: hookpoint
-        for block in recorded_blocks(study)
-        if (hookpoint := known.get(block)) is not None
-    }
+    """Recorded block -> the name of its hookpoint, or its place in the list of blocks."""
+    known = study.hookpoints
+    return {block: known[block] for block in recorded_blocks(study) if block in known}
 
 
 def streams_of(
@@ -131,12 +127,13 @@ def streams_of(
         }
         for block in recorded_blocks(study):
             info = find(description.hookpoints, hookpoints[block])
-            height, width = info.grid(*finest)
+            text = info.stream == "text"
+            height, width = (1, description.most_text) if text else info.grid(*finest)
             streams += [
                 Stream(
                     block=block,
                     conditioning=branch,
-                    hookpoint=info.path,
+                    hookpoint=info.name,
                     grid=(1, 1) if pooled else (height, width),
                     d_in=info.d_in,
                     **when,

@@ -19,6 +19,7 @@ from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.passes import Branches, configured_branches
 from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.sites import completed, parsed
 from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
 from diffusae.prompts.prompt_set import Prompt, check_counts, number_prompts
@@ -146,6 +147,35 @@ class Study:
         ]
 
     @property
+    def hookpoints(self) -> dict[str, str | int]:
+        """Block -> the name of its hookpoint, or its place in the list of blocks.
+
+        A name without a stream has that of `stream`. A name without a site means the update, or the
+        output of the block where given pictures are collected with `collection.record=output`.
+        """
+        outputs = self.kind == "pictures" and PictureCollection.of(self.cfg).record == "output"
+        return {
+            block: completed(name, site="after" if outputs else "update", stream=self.cfg.stream)
+            for block, name in ModelSettings.of(self.cfg).hookpoints.items()
+            if name is not None
+        }
+
+    def reads_text(self, block: str) -> bool:
+        """Whether a block's hookpoint is of the text's tokens."""
+        return parsed(self.hookpoints.get(block, 0))[2] == "text"
+
+    @property
+    def text_fault(self) -> str | None:
+        """Why the study's cell has no places in the picture; None where it has."""
+        block = self.cell.block
+        if self.kind == "text" or not self.reads_text(block):
+            return None
+        return (
+            f"block {block} reads the text's tokens ({self.hookpoints[block]}), which have no place"
+            " in the picture; choose a block without @text"
+        )
+
+    @property
     def kind(self) -> Kind:
         """What is collected."""
         return self.cfg.collection.kind
@@ -249,6 +279,10 @@ class Study:
         and options that are off.
         """
         model = self.part("model")
+        model["hookpoints"] = {
+            block: None if name is None else completed(name, stream=self.cfg.stream)
+            for block, name in model["hookpoints"].items()
+        }
         for name in ("architecture", "guidance_layout", "latent_scale"):
             model.pop(name)
         off = {"true_guidance": None, "text_tokens": None, "variant": None, "compile": False}

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift
+from diffusae.backbone.adapters import Adapter, shift, tokens_of
 from diffusae.backbone.blocks import Block, Grid, Tokens
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ class FluxAdapter(Adapter):
             sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64).numpy()
             own.set_timesteps(sigmas=sigmas, mu=mu)
         return own.timesteps
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        tokenizer, limit = self.words(pipe, text_tokens)
+        return tokens_of(tokenizer, prompt, limit)
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer.model_max_length

@@ -63,7 +63,8 @@ class StableDiffusionAdapter(Adapter):
                 "layers_per_block": int(layers),
                 "cross_attention_dim": int() | [*_],
             } if (
-                len(channels) == len(down) == len(up) > 0
+                (depths := _depths(config, len(down)))
+                and len(channels) == len(down) == len(up) > 0
                 and {*map(str, down), *map(str, up)} <= _PLAIN
                 and all(isinstance(count, int) and count > 0 for count in channels)
                 and layers > 0
@@ -71,11 +72,12 @@ class StableDiffusionAdapter(Adapter):
                 == "UNetMidBlock2DCrossAttn"
                 and not config.get("dual_cross_attention")
             ):
-                last = len(channels) - 1
+                sizes = list(zip(range(len(channels)), channels, depths, strict=True))
+                level, width, depth = sizes[-1]
                 infos = [
-                    *_section("down_blocks", down, layers, list(enumerate(channels))),
-                    *_section("up_blocks", up, layers + 1, list(enumerate(channels))[::-1]),
-                    HookpointInfo(path="mid_block.attentions.0", d_in=channels[-1], level=last),
+                    *_section("down_blocks", down, layers, sizes),
+                    *_section("up_blocks", up, layers + 1, sizes[::-1]),
+                    HookpointInfo("mid_block.attentions.0", width, level=level, layers=depth),
                 ]
                 hookpoints = {info.path: info for info in infos}
                 return Outline(hookpoints, 1, cls.layout, reads_text=True, pads=cls.pads)
@@ -91,19 +93,32 @@ class StableDiffusionAdapter(Adapter):
             if isinstance(module, Transformer2DModel) and section is not None:
                 width = module.in_channels
                 assert width is not None  # None only over discrete codes
-                infos[path] = HookpointInfo(path=path, d_in=width, level=levels[section])
+                infos[path] = HookpointInfo(
+                    path, width, level=levels[section], layers=len(module.transformer_blocks)
+                )
         return infos
 
 
+def _depths(config: Mapping[str, Any], levels: int) -> list[int]:
+    """Transformer blocks in the 2D transformers of every level; empty where they are not alike."""
+    depths = config.get("transformer_layers_per_block", 1)
+    depths = [depths] * levels if isinstance(depths, int) else depths
+    if not isinstance(depths, (list, tuple)) or len(depths) != levels:
+        return []
+    mirrored = config.get("reverse_transformer_layers_per_block") is None
+    whole = all(isinstance(depth, int) and depth > 0 for depth in depths)
+    return list(depths) if whole and mirrored else []
+
+
 def _section(
-    name: str, kinds: list[str], layers: int, sizes: list[tuple[int, int]]
+    name: str, kinds: list[str], layers: int, sizes: list[tuple[int, int, int]]
 ) -> Iterator[HookpointInfo]:
-    """The transformers of a U-Net's half; `sizes` are (level, channels) of its blocks."""
-    for place, (kind, (level, channels)) in enumerate(zip(kinds, sizes, strict=True)):
+    """The transformers of a U-Net's half; `sizes` are (level, channels, transformer blocks)."""
+    for place, (kind, (level, channels, depth)) in enumerate(zip(kinds, sizes, strict=True)):
         if kind.startswith("CrossAttn"):
             for layer in range(layers):
                 path = f"{name}.{place}.attentions.{layer}"
-                yield HookpointInfo(path=path, d_in=channels, level=level)
+                yield HookpointInfo(path, channels, level=level, layers=depth)
 
 
 def _levels(denoiser: Any) -> dict[str, int]:

@@ -144,7 +144,7 @@ class UpdateAblation:
                 sae.to(self._pictures.pipe.device)  # where the updates are that it edits
             return [
                 Edit(
-                    one.cfg.model.hookpoints[one.cell.block],
+                    one.hookpoints[one.cell.block],
                     Unlearn(sae, concept, factor=factor),
                     window=window_at(one.cell.t),
                     conditionings=("cond",),
