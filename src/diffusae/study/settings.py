@@ -148,8 +148,10 @@ class GenerationCollection(Settings, part="collection"):
 
     @classmethod
     def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        yield from super()._faults_of(values)
         concepts = values["concepts"]
+        if concepts is None:  # the others say nothing then, and earlier studies do not have them
+            return
+        yield from super()._faults_of(values)
         if isinstance(concepts, list) and not 0 < len(set(concepts)) == len(concepts):
             yield (
                 "collection.concepts",
