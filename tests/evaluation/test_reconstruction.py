@@ -8,6 +8,7 @@ from diffusae.errors import UserError
 from diffusae.evaluation.reconstruction import (
     CodeSums,
     PictureSums,
+    fit_linear,
     fit_pca,
     reconstruction_results,
 )
@@ -113,3 +114,16 @@ def test_the_rows_have_their_baselines():
 def test_a_cell_without_pictures_has_rows_without_data():
     rows = reconstruction_results(PictureSums(), {"sae": CodeSums(3)}, cell={})
     assert all(row.estimate == NO_DATA for row in rows)
+
+
+def test_a_linear_map_has_the_least_squared_error_also_of_inputs_that_depend_on_each_other():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 3, generator=generator)
+    x = torch.cat([x, 2 * x[:, :1]], dim=1) + 5  # the last column says nothing new
+    y = torch.randn(50, 2, generator=generator)
+    fitted = fit_linear(x, y)
+    ones = torch.ones(50, 1)
+    solution = torch.linalg.lstsq(torch.cat([x[:, :3], ones], dim=1), y).solution
+    torch.testing.assert_close(fitted(x), torch.cat([x[:, :3], ones], dim=1) @ solution)
+    exact = x @ torch.arange(8.0).reshape(4, 2) - 3
+    torch.testing.assert_close(fit_linear(x, exact)(x), exact, rtol=1e-4, atol=1e-4)

@@ -81,7 +81,7 @@ def test_figures_and_baselines_are_of_the_test_split(marked, monkeypatch):
     monkeypatch.setattr(composition, "tune", lambda *_: chosen)
     monkeypatch.setattr(composition, "predict_scores", named)
     monkeypatch.setattr(composition, "evaluate", evaluate)
-    monkeypatch.setattr(composition, "_cross_attention", lambda *_: {})
+    monkeypatch.setattr(composition, "_own_maps", lambda *_: {})
     monkeypatch.setattr(composition, "_probes", lambda *_: {})
     names = (
         "chance_iou", "centre_prior_iou", "other_picture_iou", "centre_disc", "annotator_ceiling",

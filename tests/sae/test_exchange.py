@@ -238,7 +238,16 @@ def test_an_unknown_format_lists_the_known(tmp_path):
             {"architecture": "gated"},
             "unknown sae-lens architecture 'gated'; known: jumprelu",
         ),
-        ("sae_lens", {"architecture": "transcoder"}, "unknown sae-lens architecture 'transcoder'"),
+        (
+            "sae_lens",
+            {"architecture": "skip_transcoder"},
+            "unknown sae-lens architecture 'skip_transcoder'",
+        ),
+        (
+            "sae_lens",
+            {"architecture": "transcoder"},
+            "apply_b_dec_to_input=true must be false: b_dec is the target's",
+        ),
         (
             "sae_lens",
             {"architecture": "batchtopk"},
@@ -266,7 +275,7 @@ def test_an_unknown_format_lists_the_known(tmp_path):
             "cfg.json says num_latents=40000000, W_dec has 24",
         ),
         ("eai_sparsify", {"activation": "groupmax"}, 'activation="groupmax" must be "topk"'),
-        ("eai_sparsify", {"transcode": True}, "transcode=true must be false"),
+        ("eai_sparsify", {"transcode": "yes"}, 'transcode="yes" must be true or false'),
         ("eai_sparsify", {"skip_connection": True}, "skip_connection=true must be false"),
         ("eai_sparsify", {"k": None}, "k=null must be a whole number"),
     ],

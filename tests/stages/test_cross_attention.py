@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusae.activations.schema import ATTENTION
+from diffusae.activations.schema import ATTENTION, CONCEPTS
 from diffusae.activations.writer import ActivationWriter
 from diffusae.concepts.words import Vocabulary
 from diffusae.evaluation.composition import Picture, build_split
@@ -51,9 +51,15 @@ def test_the_tokens_of_a_label_are_those_of_the_words_that_name_it(text, label, 
 
 
 def attended(root: Path, columns: bool) -> dict[str, torch.Tensor]:
-    """IoU of every test object with attention, of samples with all tokens or a few."""
+    """IoU of every test object with the model's own maps: attention, of samples with all tokens or
+    a few, at t = .5 and 0 (there the same but for the sign); ConceptAttention of fish and person.
+    """
     stream = stream_of((3, 4), 9, block=ATTENTION)
-    writer = ActivationWriter(root, streams=[stream], header={}, with_images=False)
+    later = stream_of((3, 4), 9, block=ATTENTION, t=0.0, step_index=4)
+    saliency = stream_of((3, 4), 2, block=CONCEPTS)
+    header = {"concepts": ["person", "fish"]}
+    streams = [stream, later, saliency]
+    writer = ActivationWriter(root, streams=streams, header=header, with_images=False)
     generator, objects = np.random.default_rng(3), {}
     for group, split in enumerate(("tune", "test")):
         samples, drawn = [], []
@@ -61,7 +67,9 @@ def attended(root: Path, columns: bool) -> dict[str, torch.Tensor]:
             shares = generator.random((12, 9)).astype(np.float16)
             words = tokens_of(text)
             kept = sorted({token for tokens in words.values() for token in tokens})
-            updates = {stream.folder: shares[:, kept] if columns else shares}
+            seen = shares[:, kept] if columns else shares
+            own = generator.random((12, 2)).astype(np.float16)
+            updates = {stream.folder: seen, later.folder: -3 * seen, saliency.folder: own}
             listed = {"columns": kept} if columns else {}
             meta = {"word_tokens": words}
             name = f"{split}{number}"
@@ -73,10 +81,29 @@ def attended(root: Path, columns: bool) -> dict[str, torch.Tensor]:
         objects[split] = build_split(drawn, grid=(3, 4), known_nouns=NOUNS)
     writer.finish()
     study: Any = SimpleNamespace(activations=root, cell=SimpleNamespace(t=0.5))
-    return composition._cross_attention(study, VOCABULARY, objects["tune"], objects["test"])
+    return composition._own_maps(study, VOCABULARY, objects["tune"], objects["test"])
 
 
 def test_attention_to_the_words_alone_gives_what_all_tokens_give_to_the_bit(tmp_path: Path):
     every, own = (attended(tmp_path / str(kept), kept) for kept in (False, True))
     assert torch.equal(own["cross_attention"], every["cross_attention"])
     assert len(own["cross_attention"].unique()) == 3
+
+
+def test_daam_is_the_mean_over_all_recorded_moments_and_concepts_are_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: dict[str, torch.Tensor] = {}
+
+    def iou(tuning_maps, test_maps, **_):
+        seen[f"map{len(seen)}"] = test_maps
+        return torch.ones(len(test_maps))
+
+    monkeypatch.setattr(composition.baselines, "score_map_iou", iou)
+    found = attended(tmp_path, True)
+    assert list(found) == ["cross_attention", "daam", "concept_attention"]
+    now, mean, saliency = seen.values()
+    torch.testing.assert_close(mean, (now - 3 * now) / 2, rtol=1e-3, atol=1e-3)
+    # The puppies are no concept of the collection: no data, not 0.
+    assert found["concept_attention"].isnan().tolist() == [False, True, False]
+    assert not saliency[1].any() and saliency[0].any()

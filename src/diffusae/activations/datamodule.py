@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from diffusae.activations.batches import SequentialBatches, ShuffledBatches
 from diffusae.activations.manifest import Manifest
+from diffusae.activations.paired import PairedSequential, PairedShuffled, check_pair
 from diffusae.activations.reader import require_sound
 from diffusae.activations.settings import BufferOn, Reader
 from diffusae.errors import UserError
@@ -22,6 +24,8 @@ class ActivationDataModule(pl.LightningDataModule):
     Args:
         root: the collection's directory.
         block, t, conditioning: the stream's coordinates.
+        target: block of the stream that a transcoder has as its target; batches are then pairs of
+            vectors beside each other. None: the stream is its own target.
         batch_size: vectors per batch. buffer_vectors: vectors in the shuffle buffer.
         seed: fixes the training order, together with the epoch.
         reader: "mapped" (memory-mapped files) or "webdataset"; both give the same batches.
@@ -33,7 +37,7 @@ class ActivationDataModule(pl.LightningDataModule):
 
     Raises:
         UserError: the collection is unfinished, the stream or split is unknown, a split has no
-            vectors, or a size is invalid.
+            vectors, or a size is invalid; the target has other positions.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class ActivationDataModule(pl.LightningDataModule):
         block: str,
         t: float,
         conditioning: str,
+        target: str | None = None,
         batch_size: int,
         buffer_vectors: int,
         seed: int,
@@ -58,6 +63,7 @@ class ActivationDataModule(pl.LightningDataModule):
         self.root = Path(root)
         self.manifest = Manifest.load(self.root)
         self.stream = self.manifest.stream(block, t, conditioning)
+        self.target = None if target is None else self.manifest.stream(target, t, conditioning)
         self.train_split, self.validation_split = train_split, validation_split
         for split in (train_split, validation_split):
             if not self.vectors(split):
@@ -66,10 +72,10 @@ class ActivationDataModule(pl.LightningDataModule):
                 )
         self.batch_size = batch_size
         self.verify = verify
-        self._train = ShuffledBatches(
+        shuffled = partial(
+            ShuffledBatches,
             self.root,
             manifest=self.manifest,
-            stream=self.stream,
             split=train_split,
             batch_size=batch_size,
             buffer_vectors=buffer_vectors,
@@ -79,18 +85,29 @@ class ActivationDataModule(pl.LightningDataModule):
             workers=workers,
             buffer_on=buffer_on,
         )
-        self._validation = SequentialBatches(
+        sequential = partial(
+            SequentialBatches,
             self.root,
             manifest=self.manifest,
-            stream=self.stream,
             split=validation_split,
             batch_size=batch_size,
         )
+        self._train: ShuffledBatches | PairedShuffled = shuffled(stream=self.stream)
+        self._validation: SequentialBatches | PairedSequential = sequential(stream=self.stream)
+        if self.target is not None:
+            check_pair(self.stream, self.target)
+            self._train = PairedShuffled(self._train, shuffled(stream=self.target))
+            self._validation = PairedSequential(self._validation, sequential(stream=self.target))
 
     @property
     def d_in(self) -> int:
         """Channels of a vector."""
         return self.stream.d_in
+
+    @property
+    def d_target(self) -> int | None:
+        """Channels of a target's vector; None: there is no other target."""
+        return None if self.target is None else self.target.d_in
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -114,14 +131,15 @@ class ActivationDataModule(pl.LightningDataModule):
         """`UserError` for damaged shards (all in one). Lightning calls this before the first
         batch."""
         if self.verify:
-            require_sound(self.root, self.manifest, streams=[self.stream.folder])
+            streams = [self.stream] + ([] if self.target is None else [self.target])
+            require_sound(self.root, self.manifest, streams=[one.folder for one in streams])
 
     def place_buffers(self, device: torch.device) -> None:
         """Let batches be made where `buffer_on` says, for a training on `device`."""
         self._train.place_buffer(device)
         self._validation.place_buffer(device, self._train.buffer_on)
 
-    def train_dataloader(self) -> ShuffledBatches:
+    def train_dataloader(self) -> ShuffledBatches | PairedShuffled:
         """The shuffled training batches. Always the same object, which keeps its place in the
         epoch."""
         if self.trainer is not None:
@@ -131,6 +149,6 @@ class ActivationDataModule(pl.LightningDataModule):
             self.place_buffers(self.trainer.strategy.root_device)
         return self._train
 
-    def val_dataloader(self) -> SequentialBatches:
+    def val_dataloader(self) -> SequentialBatches | PairedSequential:
         """The validation batches in the order of the shards."""
         return self._validation

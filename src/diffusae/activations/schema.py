@@ -23,6 +23,13 @@ ATTENTION = "attention"
 tokens of the prompt. Their samples may keep some tokens alone (`CollectedSample.columns`).
 """
 
+CONCEPTS = "concept_attention"
+"""The block of streams of ConceptAttention: positions of the finest grid x concepts, which the
+manifest's header names.
+"""
+BESIDE_UPDATES = (ATTENTION, CONCEPTS)
+"""Streams of what is read beside the autoencoders, and not trained on."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # webdataset ends a key at its first dot. The name field of a tar has 100 bytes.

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 
 from diffusae.activations.batches import SequentialBatches, ShuffledBatches
 from diffusae.activations.datamodule import ActivationDataModule
+from diffusae.activations.paired import PairedSequential, PairedShuffled
 from diffusae.errors import UserError
 
 
@@ -23,7 +24,9 @@ class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
     Its state can be saved. A restored one continues at the next batch of every stream.
     """
 
-    def __init__(self, streams: Mapping[str, ShuffledBatches], *, steps: int) -> None:
+    def __init__(
+        self, streams: Mapping[str, ShuffledBatches | PairedShuffled], *, steps: int
+    ) -> None:
         if not streams:
             raise UserError("there is no stream to read; name one cell at least")
         if steps < 1:
@@ -60,7 +63,7 @@ class TogetherBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
             stream.load_state_dict(state["streams"][name])
 
 
-def _endless(stream: ShuffledBatches) -> Iterator[Tensor]:
+def _endless(stream: ShuffledBatches | PairedShuffled) -> Iterator[Tensor]:
     while True:
         yield from stream
         stream.set_epoch(stream.epoch + 1)
@@ -102,6 +105,6 @@ class TogetherDataModule(StreamsDataModule):
                 data.place_buffers(self.trainer.strategy.root_device)
         return self._train
 
-    def val_dataloader(self) -> list[SequentialBatches]:
+    def val_dataloader(self) -> list[SequentialBatches | PairedSequential]:
         """The validation batches of every stream."""
         return [data.val_dataloader() for data in self.streams.values()]

@@ -51,7 +51,14 @@ from diffusae.runs.disk import require_free
 from diffusae.runs.lock import directory_lock
 from diffusae.runs.record import state
 from diffusae.study.model import check_hookpoints, describe_model, load_model
-from diffusae.study.streams import SEEN_SPLITS, stored_groups, stored_in, subsampling_of
+from diffusae.study.settings import GridSettings
+from diffusae.study.streams import (
+    SEEN_SPLITS,
+    recorded_blocks,
+    stored_groups,
+    stored_in,
+    subsampling_of,
+)
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -298,10 +305,12 @@ def _determines(study: Study) -> dict[str, Any]:
         "max_vectors": settings.max_vectors,
     }
     limits = {name: value for name, value in limits.items() if value is not None}
+    targets = recorded_blocks(study)[len(dict.fromkeys(GridSettings.of(study.cfg).blocks)) :]
     return {
         **collector_of(study).determines(),
         "seed": study.seed,
         "group_size": settings.group_size,
+        **({"targets": targets} if targets else {}),
         **({"subsampling": limits} if limits else {}),
         **({} if settings.dtype == DEFAULT else {"dtype": settings.dtype}),
         # A collection without them vouches for the training pictures, which are made again from it.

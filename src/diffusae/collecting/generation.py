@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusae.activations.schema import ATTENTION, CollectedSample, Stream
+from diffusae.activations.schema import ATTENTION, CONCEPTS, CollectedSample, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.backbone.describe import Description
 from diffusae.backbone.families.table import adapter_of
@@ -26,6 +26,11 @@ from diffusae.capture.attention import (
     mean_map,
     word_tokens,
 )
+from diffusae.capture.concept_attention import (
+    CapturedConcepts,
+    capture_concept_attention,
+    encode_concepts,
+)
 from diffusae.capture.generate import Generation, generate
 from diffusae.collecting.batch import Batch, batches_of, numbers_of, sample_of
 from diffusae.collecting.text_tokens import StoredTokens, TextTokens
@@ -33,7 +38,7 @@ from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.model import sampling, scheduler_timestep
 from diffusae.study.pictures_at_once import pictures_at_once
-from diffusae.study.settings import GridSettings
+from diffusae.study.settings import GenerationCollection, GridSettings
 from diffusae.study.streams import (
     SEEN_SPLITS,
     finest_grid,
@@ -61,8 +66,9 @@ class CollectGeneration:
 
     def determines(self) -> dict[str, Any]:
         """The model, the grid and the captions."""
-        study = self.study
+        study, concepts = self.study, GenerationCollection.of(self.study.cfg)
         return {
+            **({"concepts": vars(concepts)} if concepts.concepts else {}),
             "model": source_determines(study),
             "grid": study.part("grid"),
             "prompts": prompts_hash(study.prompts),
@@ -99,6 +105,13 @@ class _Generating:
         self.streams = streams_of(
             study, description, lambda t: scheduler_timestep(pipe, adapter, model, t), self.tokens
         )
+        self.concepts = GenerationCollection.of(study.cfg)
+        self.encoded: Tensor | None = None
+        if (words := self.concepts.concepts) is not None:
+            asked = sampling(model)
+            asked.pop("steps")
+            token = self.concepts.concept_token
+            self.encoded = encode_concepts(pipe, words, token=token, **asked)
         self.attention = {one.folder for one in self.streams if one.block == ATTENTION}
         self.text = TextTokens(pipe, model.text_tokens, self.streams)
         self.header = {
@@ -107,6 +120,7 @@ class _Generating:
             "scheduler": type(pipe.scheduler).__name__,
             "steps": model.steps,
             "guidance": model.guidance,
+            **({} if self.encoded is None else {"concepts": list(self.concepts.concepts or ())}),
             "truncated_prompts": count_truncated(self.tokenizer, self.tokens, study.prompts),
         }
 
@@ -117,7 +131,10 @@ class _Generating:
         timesteps = sorted({stream.timestep for stream in streams})
         size = pictures_at_once(self.model, self.pipe)
         for batch in batches_of(prompts, size):
-            with self._attention(streams, timesteps) as attention:
+            with (
+                self._attention(streams, timesteps) as attention,
+                self._concepts(streams, timesteps) as concepts,
+            ):
                 made = generate(
                     self.pipe,
                     [prompt.text for prompt in batch],
@@ -129,10 +146,11 @@ class _Generating:
                     decode=split in SEEN_SPLITS,
                 )
             maps = {} if attention is None else self._maps(attention, timesteps)
+            beside = {ATTENTION: maps, CONCEPTS: concepts.maps}
             tensors = {
                 stream.folder: (
-                    maps[stream.timestep]
-                    if stream.block == ATTENTION
+                    beside[stream.block][stream.timestep]
+                    if stream.block in beside
                     else made.updates[stream.block, stream.timestep, stream.conditioning]
                 )
                 for stream in streams
@@ -178,6 +196,19 @@ class _Generating:
         if any(stream.block == ATTENTION for stream in streams):
             return capture_cross_attention(self.pipe, timesteps)
         return nullcontext()
+
+    def _concepts(
+        self, streams: Sequence[Stream], timesteps: Sequence[float]
+    ) -> AbstractContextManager[CapturedConcepts]:
+        if self.encoded is None or not any(stream.block == CONCEPTS for stream in streams):
+            return nullcontext(CapturedConcepts())
+        return capture_concept_attention(
+            self.pipe,
+            timesteps,
+            self.encoded,
+            blocks=self.concepts.concept_blocks,
+            unit_length=self.concepts.concept_unit_length,
+        )
 
     def _maps(
         self, attention: CapturedAttention, timesteps: Sequence[float]

@@ -18,8 +18,8 @@ from diffusae.collecting.generation import prompts_hash
 from diffusae.collecting.truncation import count_truncated
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.study.pictures_at_once import pictures_at_once
-from diffusae.study.settings import GridSettings, TextCollection
-from diffusae.study.streams import source_determines, streams_of
+from diffusae.study.settings import TextCollection
+from diffusae.study.streams import recorded_blocks, source_determines, streams_of
 from diffusae.study.study import Study
 
 _OF_ENCODERS = ("name", "source", "revision", "variant", "dtype", "text_tokens")
@@ -64,7 +64,7 @@ class _Encoding:
         self.model, self.pipe = model, pipe
         self.start_token = TextCollection.of(study.cfg).start_token
         known = list_text_layers(pipe, text_tokens=model.text_tokens)
-        self.layers = find_text_layers(known, GridSettings.of(study.cfg).blocks)
+        self.layers = find_text_layers(known, recorded_blocks(study))
         self.streams = streams_of(study, description, lambda t: t, description.tokens)
         limits = {layer.tokenizer: layer.tokens for layer in self.layers.values()}
         self.header = {

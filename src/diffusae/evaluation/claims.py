@@ -74,7 +74,7 @@ TABLES: Mapping[str, CaseTable] = {
         ("image_id", "noun"),
         dict.fromkeys(
             (
-                *("iou", "cross_attention", "noun_probe", "any_object_probe"),
+                *("iou", "cross_attention", "concept_attention", "noun_probe", "any_object_probe"),
                 *("chance", "centre_prior", "other_picture"),
             ),
             SHARE,

@@ -64,6 +64,29 @@ def fit_pca(vectors: Float[Tensor, "n d"], k: int) -> Pca:
     return Pca(vectors.mean(dim=0), eigenvectors[:, -k:].flip(1).T.to(vectors.dtype))
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A linear map, the baseline of a transcoder."""
+
+    weights: Float[Tensor, "d_in d_out"]
+    bias: Float[Tensor, " d_out"]
+
+    def __call__(self, vectors: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """vectors @ weights + bias"""
+        return vectors @ self.weights + self.bias
+
+
+def fit_linear(vectors: Float[Tensor, "n d_in"], targets: Float[Tensor, "n d_out"]) -> Linear:
+    """The linear map with least squared error; of several, the one with the shortest weights."""
+    x, y = vectors.double(), targets.double()
+    means = x.mean(dim=0), y.mean(dim=0)
+    x, y = x - means[0], y - means[1]
+    # By the normal equations, since n is large and d is small.
+    weights = torch.linalg.pinv(x.T @ x, hermitian=True, rtol=1e-10) @ (x.T @ y)
+    bias = means[1] - means[0] @ weights
+    return Linear(weights.to(targets.dtype), bias.to(targets.dtype))
+
+
 class PictureSums:
     """The sums of each picture from which the error metrics follow; the bootstrap draws pictures.
 
@@ -180,8 +203,8 @@ def reconstruction_results(
     """The five rows of one cell: `sae` names its own entry in `sums` and `codes`.
 
     All other entries are baselines. Good ones are an SAE of the same size with random directions,
-    and `fit_pca` with k components. "mean" needs no reconstruction: the split's mean has fvu 1 and
-    explained variance 0 by definition.
+    and `fit_pca` with k components, or `fit_linear` where the target is another vector. "mean"
+    needs no reconstruction: the split's mean has fvu 1 and explained variance 0 by definition.
     """
     names = [sae, *sorted(sums.names - {sae})]
     estimates = {name: sums.estimates(name, **resampling) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +23,7 @@ def denoising_errors(
     pipe: Any,
     edit: Edit | None,
     *,
+    watching: Sequence[Edit] = (),
     latents: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "n c h w"],
     timestep: float,
@@ -35,6 +36,7 @@ def denoising_errors(
 
     Args:
         edit: of a hookpoint's vectors; its window and conditionings are ignored. None: no edit.
+        watching: edits that look at other hookpoints for it (`Edit.watches`).
         latents: of clean pictures, in the denoiser's scale.
         noise: standard normal, not yet scaled.
         timestep: the scheduler's own value.
@@ -50,15 +52,21 @@ def denoising_errors(
     sigma = adapter.sigma(pipe.scheduler, timestep, positions)
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep, sigma)
 
-    def visit(_name: str, moment: Moment, vectors: Tensor) -> Tensor:
-        assert edit is not None
-        return edit(vectors, moment.grid) - vectors
+    edits = [] if edit is None else [*watching, edit]
+
+    def visit(name: str, moment: Moment, vectors: Tensor) -> Tensor | None:
+        added = None
+        for one in edits:
+            if str(one.hookpoint) == name:
+                change = one(vectors, moment.grid) - vectors
+                added = added if one.watches else change
+        return added
 
     with ExitStack() as stack:
-        if edit is not None:
-            place = {str(edit.hookpoint): edit.hookpoint}
+        if edits:
+            places = {str(one.hookpoint): one.hookpoint for one in edits}
             stack.enter_context(
-                hook_blocks(pipe, place, visit, layout=("cond",), due=lambda _clock: place)
+                hook_blocks(pipe, places, visit, layout=("cond",), due=lambda _clock: places)
             )
         predicted = adapter.predict(conditions, seen, timestep)
     return (predicted.float() - wanted.float()).square().flatten(1).mean(dim=1)

@@ -25,6 +25,7 @@ class TellingLatents:
 
     def direction(self, sae: SparseAutoencoder) -> Float[Tensor, " d_in"]:
         """sum_c w_c f_c at unit length: the paper's sum of concept vectors, weighted."""
+        sae.require_one_stream()
         return F.normalize(self.weights @ sae.directions_of(self.latents).detach(), dim=0)
 
 

@@ -45,6 +45,7 @@ class Edit:
             is the paper's middle window. Consecutive windows should not share an end.
         conditionings: the guidance branches that are edited.
         preserve_norm: scale every edited vector back to its old length.
+        watches: whether the change only looks at the updates, for another edit.
 
     Raises:
         UserError: a window out of [0, 1] or in the wrong order, no conditioning.
@@ -55,6 +56,7 @@ class Edit:
     window: tuple[float, float] = (1.0, 0.0)
     conditionings: tuple[str, ...] = ("cond",)
     preserve_norm: bool = False
+    watches: bool = False
 
     def __post_init__(self) -> None:
         refuse_text("conditionings", self.conditionings)
@@ -406,6 +408,40 @@ class Reconstruct:
         return (x_hat + (updates - x_hat) if self.with_error else x_hat) - updates
 
 
+class Transcode:
+    """Replaces a stream, such as the output of an MLP, by what a transcoder makes of its input.
+
+    Two edits belong together: `watch` at the stream that is read, in an edit that watches, and the
+    change itself at the stream that is written, which must run later in the same pass.
+
+    Args:
+        with_error: as in `Reconstruct`.
+
+    Raises:
+        UserError: nothing was read before.
+    """
+
+    def __init__(self, sae: SparseAutoencoder, *, with_error: bool = False) -> None:
+        self.sae, self.with_error = sae, with_error
+        self._read: Tensor | None = None
+
+    def watch(self, updates: Updates, grid: Grid) -> Updates:
+        """Take the stream that is read; it stays as it is."""
+        self._read = updates
+        return torch.zeros_like(updates)
+
+    @torch.no_grad()
+    def __call__(self, updates: Updates, grid: Grid) -> Updates:
+        read, self._read = self._read, None
+        if read is None or len(read) != len(updates):
+            raise UserError(
+                "a transcoder's input must run before its target in every pass; choose another"
+                " sae.target"
+            )
+        y_hat = self.sae(read)
+        return (y_hat + (updates - y_hat) if self.with_error else y_hat) - updates
+
+
 class ReplaceBy:
     """Replaces the update of every picture by one update, such as a mean: ablation.
 
@@ -442,6 +478,7 @@ def own_codes(
 
 
 def _checked(sae: SparseAutoencoder, latents: Sequence[int]) -> Int[Tensor, " m"]:
+    sae.require_one_stream()
     if not len(latents):
         raise UserError(
             "an edit needs a latent; the concept has none in this cell's dictionary, choose another"

@@ -139,7 +139,7 @@ def _edited_updates(
                 *at,
                 edit.window,
             )
-        elif not largest[number]:
+        elif not largest[number] and not edit.watches:
             logger.warning(
                 "edit %d at %s changed nothing: its latents were not active, or its strength is too"
                 " small",

@@ -94,6 +94,7 @@ def steering_vectors(
     About half of all latents are above 0, so that the vector is longer than x_C, by a factor that
     grows with the expansion: an untrained SAE with W_enc = W_dec has about expansion / 2.
     """
+    sae.require_one_stream()
     device = sae.W_enc.device
     codes = sae.pre_activations(x_concept.to(device)).relu() * sae.gains
     return (codes @ sae.directions).mean(dim=0)

@@ -102,6 +102,7 @@ class Unlearn:
     """
 
     def __init__(self, sae: SparseAutoencoder, concept: ConceptLatents, *, factor: float) -> None:
+        sae.require_one_stream()
         if factor > 0:
             raise UserError(f"factor={factor} must not be above 0 to remove a concept; lower it")
         self.sae, self.factor = sae, factor

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -16,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.reader import read_updates
-from diffusae.activations.schema import ATTENTION
+from diffusae.activations.reader import Sample, read_updates
+from diffusae.activations.schema import ATTENTION, CONCEPTS, Stream, stream_folder
 from diffusae.concepts.annotations import Annotations
 from diffusae.concepts.dictionary import ConceptDictionary
 from diffusae.concepts.embeddings import embed_labels
@@ -115,7 +116,7 @@ def composition_rows(
         ),
     }
     by_object = {
-        **_cross_attention(study.held_out, vocabulary, tuning, test),
+        **_own_maps(study.held_out, vocabulary, tuning, test),
         **_probes(fitting, tuned_on, tested),
     }
 
@@ -142,7 +143,9 @@ def composition_rows(
     with atomic_path(directory / "scores.safetensors") as temporary:
         save_file({"scores": scores.half().cpu().contiguous()}, temporary)
     table = pd.DataFrame(rows, columns=["image_id", "noun", "iou"])
-    columns = {name: iou.numpy() for name, iou in (by_object | guesses).items()}
+    # DAAM's maps are of no moment, so they have no curve over t.
+    kept = {name: iou for name, iou in (by_object | guesses).items() if name != "daam"}
+    columns = {name: iou.numpy() for name, iou in kept.items()}
     write_table(directory / "objects.parquet", table.assign(**columns))
     return [result]
 
@@ -213,37 +216,74 @@ def tokens_naming(
     )
 
 
-def _cross_attention(
+def _own_maps(
     study: Study, vocabulary: tuple[str, ...], tuning: Split, test: Split
 ) -> dict[str, Tensor]:
-    """IoU of each test object with the model's own attention to the noun at the same moment, each
-    map scaled by its own range; NaN where the noun's tokens were cut off; nothing where the model's
-    attention could not be recorded.
+    """IoU of each test object with maps that the model itself gives of the noun; nothing where they
+    were not recorded, NaN where the noun has none.
+
+    - `cross_attention`: attention to the noun's tokens at the same moment;
+    - `daam`: its mean over all recorded moments (DAAM, arXiv 2210.04885, takes every step);
+    - `concept_attention`: ConceptAttention (arXiv 2502.04320) at the same moment, of nouns that are
+      among its concepts.
     """
     manifest = Manifest.load(study.activations)
-    if not any(stream.block == ATTENTION for stream in manifest.streams):
-        return {}
-    stream = manifest.stream(ATTENTION, study.cell.t, "cond")
+    concepts = list(manifest.header.get("concepts", ()))
+
+    def attention(sample: Sample, noun: str, stream: Stream) -> Tensor | None:
+        meta = sample.meta
+        tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
+        if not tokens:
+            return None
+        kept = meta.get("columns", range(stream.d_in))
+        shares = sample.updates[:, [kept.index(token) for token in tokens]]
+        return torch.from_numpy(shares).float().mean(dim=1)
+
+    def saliency(sample: Sample, noun: str, _stream: Stream) -> Tensor | None:
+        if noun not in concepts:
+            return None
+        return torch.from_numpy(np.array(sample.updates[:, concepts.index(noun)])).float()
+
+    found = {}
+    for block, map_of in ((ATTENTION, attention), (CONCEPTS, saliency)):
+        every = [stream for stream in manifest.streams if stream.block == block]
+        now = [one for one in every if one.folder == stream_folder(block, study.cell.t, "cond")]
+        names = {"cross_attention": now, "daam": every}
+        for name, streams in (names if block == ATTENTION else {block: now}).items():
+            if streams:
+                found[name] = _maps_iou(study, manifest, streams, map_of, tuning, test)
+    return found
+
+
+def _maps_iou(
+    study: Study,
+    manifest: Manifest,
+    streams: Sequence[Stream],
+    map_of: Callable[[Sample, str, Stream], Tensor | None],
+    tuning: Split,
+    test: Split,
+) -> Tensor:
+    """IoU of each test object with the mean of its maps in these streams, each mean scaled by its
+    own range.
+    """
 
     def maps(split: Split, name: str) -> tuple[Tensor, Tensor]:
         """The map of every object, and whether it has one."""
-        samples = {s.image_id: s for s in read_updates(study.activations, manifest, stream, name)}
-        attention = torch.zeros(len(split.nouns), stream.positions)
+        total = torch.zeros(len(split.nouns), streams[0].positions)
         known = torch.zeros(len(split.nouns), dtype=torch.bool)
-        for row, (i, noun) in enumerate(zip(split.groups, split.nouns, strict=True)):
-            meta = samples[i].meta
-            tokens = tokens_naming(noun, meta["prompt"], meta["word_tokens"], vocabulary)
-            if tokens:
-                kept = meta.get("columns", range(stream.d_in))
-                shares = samples[i].updates[:, [kept.index(token) for token in tokens]]
-                attention[row] = torch.from_numpy(shares).float().mean(dim=1)
-                known[row] = True
-        return attention.reshape(-1, *stream.grid).to(split.masks.device), known
+        for stream in streams:
+            samples = read_updates(study.activations, manifest, stream, name)
+            by_id = {sample.image_id: sample for sample in samples}
+            for row, (i, noun) in enumerate(zip(split.groups, split.nouns, strict=True)):
+                if (found := map_of(by_id[i], noun, stream)) is not None:
+                    total[row] += found / len(streams)
+                    known[row] = True
+        return total.reshape(-1, *streams[0].grid).to(split.masks.device), known
 
     # A map of zeros has the same IoU at every threshold, so that it has no say in the choice.
     (tuning_maps, _), (test_maps, known) = maps(tuning, "tune"), maps(test, "test")
     iou = baselines.score_map_iou(tuning_maps, test_maps, tuning=tuning, test=test, per_map=True)
-    return {"cross_attention": torch.where(known, iou, math.nan)}
+    return torch.where(known, iou, math.nan)
 
 
 METRIC = Metric(

@@ -1,5 +1,5 @@
 """Faithfulness at one cell: pictures made again with the reconstruction, the mean or nothing in the
-update's place.
+update's place. A transcoder stands in the place of its target, such as an MLP's output.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -38,14 +38,14 @@ from diffusae.evaluation.faithfulness_gate import (
 from diffusae.evaluation.metric_settings import Count, MetricSettings
 from diffusae.evaluation.result import Result
 from diffusae.interventions.denoising import denoising_errors
-from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy
+from diffusae.interventions.edits import Edit, Reconstruct, ReplaceBy, Transcode
 from diffusae.interventions.steer import steer
 from diffusae.metrics.metric import Embedding, Metric
 from diffusae.sae.storage import load_sae
 from diffusae.settings import Within
 from diffusae.study.model import load_model, sampling, scheduler_timestep
 from diffusae.study.pictures_at_once import pictures_at_once
-from diffusae.study.streams import stream_of
+from diffusae.study.streams import stream_of, target_block, target_stream_of
 from diffusae.study.study import Study, build
 
 
@@ -73,8 +73,8 @@ def faithfulness_rows(
     """
     manifest = Manifest.load(study.activations)
     averaged = "validation" if study.held_out.coded else "dictionary"
-    folder = stream_of(study, manifest).folder
-    require_sound(study.activations, manifest, streams=[folder])
+    written = target_stream_of(study, manifest) or stream_of(study, manifest)
+    require_sound(study.activations, manifest, streams=[written.folder])
     root = study.held_out.activations
     require_sound(root, Manifest.load(root), streams=[IMAGES])
     made = reference(_request(study, settings.pictures))
@@ -82,23 +82,24 @@ def faithfulness_rows(
     denoising = _denoising_inputs(study, made.pipe, settings.denoising_pictures)
     annotator = build(study.cfg.annotator, "annotator")
 
-    def outcome(edit: Edit | None) -> EditOutcome:
-        pictures = made.pictures if edit is None else made.again(edit)
+    def outcome(edits: Sequence[Edit] = ()) -> EditOutcome:
+        pictures = made.again(edits) if edits else made.pictures
         nouns = [
             set(annotation.masks)
             for annotation in annotator.annotate(pictures, list(made.request.prompts))
         ]
-        return EditOutcome(_errors(made.pipe, edit, denoising), pictures, nouns)
+        return EditOutcome(_errors(made.pipe, edits, denoising), pictures, nouns)
 
     return faithfulness_results(
-        outcome(None),
-        {name: outcome(edit) for name, edit in edits.items()},
+        outcome(),
+        {name: outcome(one) for name, one in edits.items()},
         gate=settings.gate,
         cell=study.cell.coordinates(),
         details={
             "half_width": settings.half_width,
             "n_pictures": len(made.pictures),
             **({} if averaged == "dictionary" else {"mean_update_of": averaged}),
+            **({"target": written.block} if target_block(study) else {}),
         },
         n_halves=settings.n_halves,
         n_resamples=settings.n_resamples,
@@ -140,18 +141,18 @@ class Reference:
     pictures: np.ndarray
     outputs: Sequence[Outputs]
 
-    def again(self, edit: Edit) -> np.ndarray:
-        """The same pictures under an edit. The steps before it acts are replayed."""
+    def again(self, edits: Sequence[Edit]) -> np.ndarray:
+        """The same pictures under edits of one window. The steps before it are replayed."""
         parts = []
         for batch, outputs in zip(self.request.batches(self.pipe), self.outputs, strict=True):
             before = [
                 timestep
                 for index, timestep in enumerate(outputs)
-                if t_of(index, self.request.model.steps) > edit.window[0]
+                if t_of(index, self.request.model.steps) > edits[0].window[0]
             ]
             with ExitStack() as stack:
                 stack.enter_context(replayed_outputs(self.pipe, outputs, before))
-                stack.enter_context(steer(self.pipe, [edit]))
+                stack.enter_context(steer(self.pipe, edits))
                 parts.append(self.request.generate(self.pipe, batch))
         return np.concatenate(parts)
 
@@ -181,24 +182,27 @@ def _request(study: Study, n: int) -> Request:
 
 def _edits(
     study: Study, manifest: Manifest, pipe: Any, half_width: float, averaged: str
-) -> dict[str, Edit]:
-    stream = stream_of(study, manifest)
+) -> dict[str, list[Edit]]:
+    """What takes the place of the cell's stream, or of its transcoder's target."""
+    stream, target = stream_of(study, manifest), target_stream_of(study, manifest)
+    written = target or stream
     sae = load_sae(study.sae)[0].to(execution_device(pipe))
-    _, stored = load_updates(study.activations, manifest, stream, averaged)
+    _, stored = load_updates(study.activations, manifest, written, averaged)
     steps = study.cfg.model.steps
     t = t_of(step_index(study.cell.t, steps), steps)
+    kind = Reconstruct if target is None else Transcode
     changes = {
-        OWN: Reconstruct(sae),
+        OWN: kind(sae),
         MEAN: ReplaceBy(torch.from_numpy(stored).float().mean(dim=0)),
-        CONTROL: Reconstruct(sae, with_error=True),
+        CONTROL: kind(sae, with_error=True),
     }
     window = (min(t + half_width, 1.0), max(t - half_width, 0.0))
-    return {
-        name: Edit(
-            stream.hookpoint, change, window=window, conditionings=(study.cell.conditioning,)
-        )
-        for name, change in changes.items()
-    }
+    edit = partial(Edit, window=window, conditionings=(study.cell.conditioning,))
+    edits = {name: [edit(written.hookpoint, change)] for name, change in changes.items()}
+    for name, change in changes.items():
+        if isinstance(change, Transcode):
+            edits[name].insert(0, edit(stream.hookpoint, change.watch, watches=True))
+    return edits
 
 
 @torch.no_grad()
@@ -229,12 +233,16 @@ def _denoising_inputs(study: Study, pipe: Any, n: int) -> dict[str, Any]:
     }
 
 
-def _errors(pipe: Any, edit: Edit | None, inputs: dict[str, Any]) -> Tensor:
+def _errors(pipe: Any, edits: Sequence[Edit], inputs: dict[str, Any]) -> Tensor:
     names = ("latents", "noise", "conditions")
     batches = zip(*(inputs[name] for name in names), strict=True)
     parts = [dict(zip(names, batch, strict=True)) for batch in batches]
+    watching, edit = (edits[:-1], edits[-1]) if edits else ((), None)
     return torch.cat(
-        [denoising_errors(pipe, edit, timestep=inputs["timestep"], **part) for part in parts]
+        [
+            denoising_errors(pipe, edit, watching=watching, timestep=inputs["timestep"], **part)
+            for part in parts
+        ]
     ).cpu()
 
 

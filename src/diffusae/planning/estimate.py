@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from diffusae.activations.epoch_size import pictures_needed
-from diffusae.activations.schema import ATTENTION, Cell, Stream
+from diffusae.activations.schema import BESIDE_UPDATES, Cell, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.size import tar_size
 from diffusae.activations.stored_numbers import stored_numbers
@@ -255,11 +255,11 @@ def _stream_estimates(
     bytes_per_number = stored_numbers(ActivationSettings.of(study.cfg).dtype).bytes
     # No scheduler is at hand; sizes do not depend on its timesteps.
     streams = streams_of(study, description, lambda t: t, description.tokens)
-    sizes: dict[tuple[int, int, bool, bool], tuple[int, int]] = {}
-    estimates = []
+    sizes: dict[tuple[int, int, str, bool], tuple[int, int]] = {}
+    estimates, blocks = [], GridSettings.of(study.cfg).blocks
     for stream, steps in zip(streams, _steps(study, streams), strict=True):
         recorded = [group for group in groups if stored_in(stream, group.split, held_out)]
-        trained = stream.block != ATTENTION
+        trained = stream.block in blocks
         coded = [g for g in groups if trained and held_out == "codes" and g.split in SEEN_SPLITS]
         stored = [
             group
@@ -267,7 +267,8 @@ def _stream_estimates(
             if (stores or group.split != TRAINING_SPLIT) and group not in coded
         ]
         cell = Cell(study.cfg.model.name, stream.block, stream.t, stream.conditioning)
-        shape = (stream.positions, stream.d_in, trained, stream.of_tokens)
+        beside = stream.block if stream.block in BESIDE_UPDATES else ""
+        shape = (stream.positions, stream.d_in, beside, stream.of_tokens)
         if shape not in sizes:
             most, expected = (
                 stream_bytes(stream, stored, subsampling, bytes_per_number, expected=expected)
@@ -319,4 +320,4 @@ def _steps(study: Study, streams: Sequence[Stream]) -> Iterator[int]:
     cfg = copy.deepcopy(study.cfg)
     for stream in streams:
         cfg.block.name, cfg.timestep.t = stream.block, stream.t
-        yield 0 if stream.block == ATTENTION else cfg.trainer.steps
+        yield cfg.trainer.steps if stream.block in cfg.grid.blocks else 0

@@ -37,8 +37,17 @@ def card_of(
         name=f"{study.name} {study.cell_name}",
         format=format,
         base_model=_base_model(study),
-        cell={**study.cell.coordinates(), "hookpoint": metadata.get("hookpoint", "unknown")},
-        shape={"d_in": sae.d_in, "d_sae": sae.d_sae, "sparsity": sae.sparsity.name},
+        cell={
+            **study.cell.coordinates(),
+            "hookpoint": metadata.get("hookpoint", "unknown"),
+            **({"target": _target(metadata)} if sae.transcodes else {}),
+        },
+        shape={
+            "d_in": sae.d_in,
+            **({"d_target": sae.d_target} if sae.transcodes else {}),
+            "d_sae": sae.d_sae,
+            "sparsity": sae.sparsity.name,
+        },
         code_units=code_units,
         data=_data(study),
         training=_training(record),
@@ -48,6 +57,12 @@ def card_of(
         results=_results(study, signature),
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
     )
+
+
+def _target(metadata: Mapping[str, Any]) -> str:
+    """Where a transcoder's target was read."""
+    target = metadata.get("target")
+    return str(target.get("hookpoint", "unknown")) if isinstance(target, Mapping) else "unknown"
 
 
 def _base_model(study: Study) -> str:

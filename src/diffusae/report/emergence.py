@@ -12,7 +12,7 @@ from diffusae.evaluation.result import Estimate, Result
 from diffusae.report.tables import cell_order
 
 METRIC = "emergence"
-READERS = ("cross_attention", "noun_probe", "any_object_probe")
+READERS = ("cross_attention", "concept_attention", "noun_probe", "any_object_probe")
 """Readers whose own emergence is drawn beside the prediction's."""
 
 

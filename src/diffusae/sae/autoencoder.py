@@ -1,6 +1,10 @@
 """The sparse autoencoder: z = S(W_enc (x - b) + b_enc), x_hat = W_dec z + b, with a sparsity S.
 
 Emergence, section 3, has S = TopK(ReLU(.)) and no b_enc.
+
+A transcoder has another vector y as its target: y_hat = W_dec z + b_target, with weights, bias and
+scaling of the target's own width (arXiv 2406.11944; of diffusion transformers DifFRACT, arXiv
+2606.15796).
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from diffusae.sae.settings import (
     KernelsName,
     SelectionPrecision,
 )
-from diffusae.sae.sparse_ops import Memory, chosen_errors, row_products, sparse_decode
+from diffusae.sae.sparse_ops import Memory, Target, chosen_errors, row_products, sparse_decode
 from diffusae.sae.sparsity import Codes, Penalised, Sparsity, TopK
 
 
@@ -39,7 +43,7 @@ class ScaledPass(NamedTuple):
 
     centred: Float[Tensor, "batch d_in"]
     """x - b"""
-    errors: Float[Tensor, "batch prefixes d_in"]
+    errors: Float[Tensor, "batch prefixes d_out"]
     squared_errors: Float[Tensor, " prefixes"]
     codes: Codes
     fired: Bool[Tensor, " d_sae"]
@@ -47,9 +51,19 @@ class ScaledPass(NamedTuple):
     penalty: Float[Tensor, ""] | None = None
 
     @property
-    def error(self) -> Float[Tensor, "batch d_in"]:
+    def error(self) -> Float[Tensor, "batch d_out"]:
         """Of the whole reconstruction."""
         return self.errors[:, -1]
+
+
+class Affine(NamedTuple):
+    """Of an input, or of what is reconstructed: x in data units is (scaled + bias) * scale + shift,
+    where `scaled` is centred.
+    """
+
+    bias: Float[Tensor, " d"]
+    shift: Float[Tensor, " d"]
+    scale: Float[Tensor, " d"]
 
 
 class SparseAutoencoder(nn.Module):
@@ -65,6 +79,10 @@ class SparseAutoencoder(nn.Module):
     Weights: `W_enc` and `W_dec` are both [d_sae, d_in]; rows of `W_dec` begin with unit norm and by
     default keep it, and `W_enc` begins as their copy (both *open* in the paper; a public relative
     with the same numbers does so).
+
+    With `d_target` it is a transcoder. `W_dec` is then [d_sae, d_target] and begins with directions
+    of its own, and the decoder adds `b_target`, not b. Vectors for training are pairs [d_in +
+    d_target]: the input, and beside it the target. What is said below of x_hat holds of y_hat.
 
     Args:
         d_in: entries of a vector.
@@ -86,6 +104,7 @@ class SparseAutoencoder(nn.Module):
         decoder_norm: "unit": training brings rows of W_dec back to unit norm; "free": it leaves
             them as they are.
         encoder_norm: of W_enc's rows at the beginning.
+        d_target: entries of the target; None: the target is the input itself.
         shard: which of the d_sae latents are held here, as `self.d_sae`; None: all. The others are
             in other processes (`diffusae.sae.sharded`), and only training is possible.
         seed: of the random directions that the decoder begins with.
@@ -97,6 +116,8 @@ class SparseAutoencoder(nn.Module):
 
     input_shift: Tensor
     input_scale: Tensor
+    target_shift: Tensor
+    target_scale: Tensor
 
     def __init__(
         self,
@@ -111,6 +132,7 @@ class SparseAutoencoder(nn.Module):
         initial_bias: InitialBias = "geometric_median",
         decoder_norm: DecoderNorm = "unit",
         encoder_norm: float = 1.0,
+        d_target: int | None = None,
         shard: Shard | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
@@ -122,6 +144,8 @@ class SparseAutoencoder(nn.Module):
                 f"d_in={d_in} and d_sae={d_sae} must be at least 1; raise sae.expansion or"
                 " sae.d_sae"
             )
+        if d_target is not None and d_target < 1:
+            raise UserError(f"d_target={d_target} must be at least 1; collect the target again")
         if not encoder_norm > 0:
             raise UserError(f"encoder_norm={encoder_norm} must be above 0; raise sae.encoder_norm")
         sparsity.check(d_sae)
@@ -135,17 +159,23 @@ class SparseAutoencoder(nn.Module):
                 raise unknown(what, chosen, get_args(known))
         self.shard = shard or Shard(0, d_sae, d_sae)
         self.d_in, self.d_sae, self.input_scaling = d_in, self.shard.count, input_scaling
+        self.d_target, self.d_out = d_target, d_target or d_in
         self.encoder_bias = encoder_bias
         self.selection_precision: SelectionPrecision = selection_precision
         self.initial_bias, self.decoder_norm = initial_bias, decoder_norm
         self.kernels, self.dense = kernels_by_name(kernels), kernels == "dense"
         self.sparsity = sparsity.to(device=device, dtype=dtype)
         # Drawn on the CPU, so that a seed means the same directions on every device.
-        drawn = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+        generator = torch.Generator().manual_seed(seed)
         first, count, _ = self.shard
-        directions = F.normalize(drawn[first : first + count], dim=1).to(device)
-        self.W_enc = nn.Parameter(encoder_norm * directions)
-        self.W_dec = nn.Parameter(directions)
+
+        def directions(width: int) -> Tensor:
+            drawn = torch.randn(d_sae, width, generator=generator, dtype=dtype)
+            return F.normalize(drawn[first : first + count], dim=1).to(device)
+
+        own = directions(d_in)
+        self.W_enc = nn.Parameter(encoder_norm * own)
+        self.W_dec = nn.Parameter(own if d_target is None else directions(d_target))
         self.b = nn.Parameter(torch.zeros(d_in, device=device, dtype=dtype))
         self.b_enc = nn.Parameter(
             torch.zeros(count, device=device, dtype=dtype), requires_grad=encoder_bias
@@ -154,37 +184,72 @@ class SparseAutoencoder(nn.Module):
         self._given_up: dict[str, Tensor] = {}
         self.register_buffer("input_shift", torch.zeros(d_in, device=device, dtype=dtype))
         self.register_buffer("input_scale", torch.ones(d_in, device=device, dtype=dtype))
+        if d_target is not None:
+            self.b_target = nn.Parameter(torch.zeros(d_target, device=device, dtype=dtype))
+            self.register_buffer("target_shift", torch.zeros(d_target, device=device, dtype=dtype))
+            self.register_buffer("target_scale", torch.ones(d_target, device=device, dtype=dtype))
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether the target is another vector than the input."""
+        return self.d_target is not None
+
+    def require_one_stream(self) -> None:
+        """Raise `UserError` for a transcoder, where latents are to be edited."""
+        if self.transcodes:
+            raise UserError(
+                "a transcoder's latents write into another stream than they read, and cannot be"
+                " edited in either; edit with an autoencoder of one stream: sae.target=null"
+            )
+
+    @property
+    def out(self) -> Affine:
+        """Bias, shift and scale of what is reconstructed."""
+        if self.transcodes:
+            return Affine(self.b_target, self.target_shift, self.target_scale)
+        return Affine(self.b, self.input_shift, self.input_scale)
+
+    def split(self, vectors: Float[Tensor, "... width"]) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of vectors for training: the same unless it is a transcoder."""
+        if not self.transcodes:
+            return vectors, vectors
+        return vectors[..., : self.d_in], vectors[..., self.d_in :]
 
     @torch.no_grad()
-    def initialise(self, vectors: Float[Tensor, "n d_in"]) -> None:
+    def initialise(self, vectors: Float[Tensor, "n width"]) -> None:
         """Fit the input scaling to `vectors` and put b where `initial_bias` says, by default at
-        their geometric median.
+        their geometric median; that of a transcoder's targets in the same way.
 
         Raises:
             UserError: no vectors, wrong width, or values that are not finite.
         """
-        if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != self.d_in:
+        width = self.d_in + (self.d_target or 0)
+        if vectors.ndim != 2 or len(vectors) == 0 or vectors.shape[1] != width:
             raise UserError(
-                f"expected vectors of shape [n > 0, {self.d_in}], got {list(vectors.shape)}"
+                f"expected vectors of shape [n > 0, {width}], got {list(vectors.shape)}"
             )
         if not torch.isfinite(vectors).all():
             raise UserError(
                 "the vectors to initialise from are not all finite; collect the activations again"
             )
-        vectors = vectors.to(self.b)
+        inputs, targets = self.split(vectors.to(self.b))
+        self._fit(Affine(self.b, self.input_shift, self.input_scale), inputs)
+        if self.transcodes:
+            self._fit(self.out, targets)
+
+    def _fit(self, affine: Affine, vectors: Float[Tensor, "n d"]) -> None:
+        """Put scale, shift and bias where the settings say."""
         if self.input_scaling == "mean_norm":
-            mean_norm = vectors.norm(dim=1).mean() / math.sqrt(self.d_in)
-            self.input_scale.fill_(mean_norm if mean_norm > 0 else 1.0)
+            mean_norm = vectors.norm(dim=1).mean() / math.sqrt(vectors.shape[1])
+            affine.scale.fill_(mean_norm if mean_norm > 0 else 1.0)
         elif self.input_scaling == "standardise":
-            self.input_shift.copy_(vectors.mean(dim=0))
+            affine.shift.copy_(vectors.mean(dim=0))
             deviation = vectors.std(dim=0, correction=0)
             # A constant entry has nothing to scale; 1 keeps it finite.
-            self.input_scale.copy_(
-                torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-            )
+            affine.scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
         if self.initial_bias != "zero":
-            scaled = self.scale(vectors)
-            self.b.copy_(
+            scaled = (vectors - affine.shift) / affine.scale
+            affine.bias.copy_(
                 scaled.mean(dim=0) if self.initial_bias == "mean" else geometric_median(scaled)
             )
 
@@ -192,25 +257,25 @@ class SparseAutoencoder(nn.Module):
         """Data units to scaled units."""
         return (x.to(self.b.dtype) - self.input_shift) / self.input_scale
 
-    def unscale(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
-        """Scaled units to data units."""
-        return x * self.input_scale + self.input_shift
+    def unscale(self, x: Float[Tensor, "... d_out"]) -> Float[Tensor, "... d_out"]:
+        """What is reconstructed from scaled units to data units."""
+        return x * self.out.scale + self.out.shift
 
     @property
     def gains(self) -> Float[Tensor, " d_sae"]:
         """What one scaled unit of every latent is in data units: norms of W_dec's rows there."""
-        return (self.W_dec * self.input_scale).norm(dim=1)
+        return (self.W_dec * self.out.scale).norm(dim=1)
 
     @property
-    def directions(self) -> Float[Tensor, "d_sae d_in"]:
+    def directions(self) -> Float[Tensor, "d_sae d_out"]:
         """The concept vectors f_c: decoder rows in data units, of unit norm."""
-        return F.normalize(self.W_dec * self.input_scale, dim=1)
+        return F.normalize(self.W_dec * self.out.scale, dim=1)
 
-    def directions_of(self, latents: Int[Tensor, " m"]) -> Float[Tensor, "m d_in"]:
+    def directions_of(self, latents: Int[Tensor, " m"]) -> Float[Tensor, "m d_out"]:
         """The concept vectors of some latents."""
-        return F.normalize(self.W_dec[latents] * self.input_scale, dim=1)
+        return F.normalize(self.W_dec[latents] * self.out.scale, dim=1)
 
-    def scaled_pass(self, x: Float[Tensor, "batch d_in"]) -> ScaledPass:
+    def scaled_pass(self, x: Float[Tensor, "batch width"]) -> ScaledPass:
         """Encode and decode in scaled units, differentiable in the weights, in the way that costs
         least for the sparsity.
         """
@@ -234,12 +299,12 @@ class SparseAutoencoder(nn.Module):
         memory = self._given_up.pop(name, None)
         return None if memory is None or memory.shape != shape else memory
 
-    def chosen_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK) -> ScaledPass:
+    def chosen_pass(self, x: Float[Tensor, "batch width"], sparsity: TopK) -> ScaledPass:
         """`scaled_pass` of a sparsity that chooses: one dense product, and what the active latents
         cost.
         """
         with torch.no_grad():
-            centred = self._centred(x)
+            centred, wanted = self._centred(x)
             # Kept memory might be given up while a captured step still writes to it.
             search = self._search if x.device.type == "cpu" else Search()
             codes = search(
@@ -269,23 +334,24 @@ class SparseAutoencoder(nn.Module):
             W_enc=self.W_enc,
             b_enc=self.b_enc,
             W_dec=self.W_dec,
+            target=Target(wanted, self.b_target) if self.transcodes else None,
             total=sparsity.total,
             memory=Memory(
-                self._memory("errors", len(x), 1, self.d_in),
+                self._memory("errors", len(x), 1, self.d_out),
                 self._memory("W_enc", *self.W_enc.shape),
                 self._memory("W_dec", *self.W_dec.shape),
             ),
         )
         return ScaledPass(centred, errors, squared, codes, fired[:-1])
 
-    def dense_pass(self, x: Float[Tensor, "batch d_in"], sparsity: TopK | Penalised) -> ScaledPass:
+    def dense_pass(self, x: Float[Tensor, "batch width"], sparsity: TopK | Penalised) -> ScaledPass:
         """`scaled_pass` by dense products: of a sparsity that a penalty brings about, where every
         latent takes part, or of one that chooses.
         """
         dtype = self.product_dtype
         chooses = isinstance(sparsity, TopK)
         with torch.no_grad():
-            centred = self._centred(x)
+            centred, wanted = self._centred(x)
         pre = pre_activations(
             centred,
             b=self.b,
@@ -303,11 +369,11 @@ class SparseAutoencoder(nn.Module):
             z = sparsity.activate(pre)
             # With free norms, codes would escape a penalty by shrinking while decoder rows grow.
             weighted = z if self.decoder_norm == "unit" else z * self.W_dec.norm(dim=1)
-            penalty = sparsity.penalty(pre, weighted, math.sqrt(self.d_in))
+            penalty = sparsity.penalty(pre, weighted, math.sqrt(self.d_out))
         errors, squared = dense_errors(
-            centred,
+            wanted,
             z,
-            b=self.b,
+            b=self.out.bias,
             W_dec=self.W_dec,
             prefixes=sparsity.prefixes if chooses else (),
             dtype=dtype,
@@ -318,11 +384,16 @@ class SparseAutoencoder(nn.Module):
         fired = values.amax(dim=0) > 0 if len(values) else (values > 0).any(dim=0)
         return ScaledPass(centred, errors, squared, Codes(values, latents), fired, penalty)
 
-    def _centred(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
-        """scale(x) - b in one pass."""
+    def _centred(self, x: Float[Tensor, "batch width"]) -> tuple[Tensor, Tensor]:
+        """scale(x) - b of inputs [batch, d_in] and of targets [batch, d_out], in one pass."""
+        inputs, targets = self.split(x.to(self.b.dtype))
         shift = -self.input_shift / self.input_scale - self.b
         memory = self._memory("centred", len(x), self.d_in)
-        return torch.addcmul(shift, x.to(self.b.dtype), 1 / self.input_scale, out=memory)
+        centred = torch.addcmul(shift, inputs, 1 / self.input_scale, out=memory)
+        if not self.transcodes:
+            return centred, centred
+        bias, shift, scale = self.out
+        return centred, torch.addcmul(-shift / scale - bias, targets, 1 / scale)
 
     @property
     def product_dtype(self) -> torch.dtype:
@@ -379,11 +450,12 @@ class SparseAutoencoder(nn.Module):
         return values.new_zeros(*values.shape[:-1], self.d_sae).scatter_(-1, indices, values)
 
     @torch.no_grad()
-    def decode(self, codes: Codes) -> Float[Tensor, "... d_in"]:
+    def decode(self, codes: Codes) -> Float[Tensor, "... d_out"]:
         """x_hat in data units from codes in data units."""
-        return sparse_decode(codes.values, codes.indices, self.directions) + self.unscale(self.b)
+        constant = self.unscale(self.out.bias)
+        return sparse_decode(codes.values, codes.indices, self.directions) + constant
 
-    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """x_hat in data units."""
         return self.decode(self.encode(x))
 

@@ -22,12 +22,13 @@ CodeUnits = Literal["data", "scaled"]
 @dataclass(frozen=True, eq=False)
 class Folded:
     """z = S(W_enc (x - b_dec) + b_enc), x_hat = z W_dec + b_dec, with x and x_hat in the units of
-    the data.
+    the data. A transcoder has z = S(W_enc x + b_enc).
 
     Attributes:
-        W_enc, W_dec: both [d_sae, d_in].
-        b_enc, b_dec: [d_sae] and [d_in].
+        W_enc, W_dec: [d_sae, d_in] and [d_sae, d_out], where d_out = d_in unless it transcodes.
+        b_enc, b_dec: [d_sae] and [d_out].
         sparsity: S, any threshold in the units of these pre-activations.
+        transcodes: whether the target is another vector than the input.
         code_units: of z. "data": as `SparseAutoencoder.encode` gives it; "scaled": that divided by
             `gains`.
 
@@ -37,10 +38,11 @@ class Folded:
 
     W_enc: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
-    W_dec: Float[Tensor, "d_sae d_in"]
-    b_dec: Float[Tensor, " d_in"]
+    W_dec: Float[Tensor, "d_sae d_out"]
+    b_dec: Float[Tensor, " d_out"]
     sparsity: Sparsity
     code_units: CodeUnits = "data"
+    transcodes: bool = False
 
     def __post_init__(self) -> None:
         if self.W_dec.ndim != 2 or 0 in self.W_dec.shape:
@@ -48,10 +50,11 @@ class Folded:
                 f"W_dec must be [d_sae, d_in], both at least 1, got {list(self.W_dec.shape)}; save"
                 " it again"
             )
-        d_sae, d_in = self.W_dec.shape
-        expected = {"W_enc": [d_sae, d_in], "b_enc": [d_sae], "b_dec": [d_in]}
+        d_sae, d_out = self.W_dec.shape
+        d_in = self.W_enc.shape[-1] if self.transcodes and self.W_enc.ndim else d_out
+        expected = {"W_enc": [d_sae, d_in], "b_enc": [d_sae], "b_dec": [d_out]}
         together(
-            f"{name} must be {shape} beside W_dec [{d_sae}, {d_in}] (rows are latents), "
+            f"{name} must be {shape} beside W_dec [{d_sae}, {d_out}] (rows are latents), "
             f"got {list(getattr(self, name).shape)}; save it again"
             for name, shape in expected.items()
             if list(getattr(self, name).shape) != shape
@@ -75,7 +78,8 @@ def fold(sae: SparseAutoencoder) -> Folded:
     carry the gains.
     """
     wide = {name: tensor.detach().cpu().double() for name, tensor in sae.state_dict().items()}
-    scale, W_dec = wide["input_scale"], wide["W_dec"] * wide["input_scale"]
+    scale, (bias, shift, out_scale) = wide["input_scale"], (part.double().cpu() for part in sae.out)
+    W_dec = wide["W_dec"] * out_scale
     gains = W_dec.norm(dim=1)
     # The rows of a trained decoder have unit norm only to rounding.
     in_data_units = not sae.sparsity.compares or torch.allclose(
@@ -83,13 +87,17 @@ def fold(sae: SparseAutoencoder) -> Folded:
     )
     factors = gains if in_data_units else torch.ones_like(gains)
     dtype = sae.W_dec.dtype
+    W_enc, b_enc = factors[:, None] * wide["W_enc"] / scale, factors * wide["b_enc"]
+    if sae.transcodes:  # nothing is taken off the input, since b_dec is the target's
+        b_enc = b_enc - W_enc @ (wide["b"] * scale + wide["input_shift"])
     return Folded(
-        W_enc=(factors[:, None] * wide["W_enc"] / scale).to(dtype),
-        b_enc=(factors * wide["b_enc"]).to(dtype),
+        W_enc=W_enc.to(dtype),
+        b_enc=b_enc.to(dtype),
         W_dec=(F.normalize(W_dec, dim=1) if in_data_units else W_dec).to(dtype),
-        b_dec=(wide["b"] * scale + wide["input_shift"]).to(dtype),
+        b_dec=(bias.detach() * out_scale + shift).to(dtype),
         sparsity=sae.sparsity.in_use(factors),
         code_units="data" if in_data_units else "scaled",
+        transcodes=sae.transcodes,
     )
 
 
@@ -100,13 +108,20 @@ def unfold(folded: Folded) -> SparseAutoencoder:
     Its codes are in data units: z times the norm of the latent's decoder row. Other libraries do
     not normalise decoder rows, so the two differ where a row has another norm than 1.
     """
-    d_sae, d_in = folded.W_dec.shape
-    sae = SparseAutoencoder(d_in, d_sae, folded.sparsity, encoder_bias=True, input_scaling="none")
+    d_sae, d_out = folded.W_dec.shape
+    sae = SparseAutoencoder(
+        folded.W_enc.shape[1],
+        d_sae,
+        folded.sparsity,
+        encoder_bias=True,
+        input_scaling="none",
+        d_target=d_out if folded.transcodes else None,
+    )
     for ours, theirs in (
         (sae.W_enc, "W_enc"),
         (sae.b_enc, "b_enc"),
         (sae.W_dec, "W_dec"),
-        (sae.b, "b_dec"),
+        (sae.out.bias, "b_dec"),
     ):
         ours.copy_(getattr(folded, theirs))
     return sae.eval()

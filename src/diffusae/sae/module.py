@@ -35,9 +35,10 @@ WARN_DEAD_FRACTION = 0.5
 class SAEModule(WholeStep):
     """Adam on the normalised reconstruction error plus AuxK (Emergence, section 3 and appendix).
 
-    Batches are vectors [batch, d_in] in data units. Call `initialise` with a first batch before
-    fitting. A decoder row keeps unit norm: before a step, the part of its gradient along itself is
-    removed; after it, the row is normalised again.
+    Batches are vectors [batch, d_in] in data units; those of a transcoder are pairs [batch, d_in +
+    d_target], and what is said of x and x_hat holds of the target and y_hat. Call `initialise` with
+    a first batch before fitting. A decoder row keeps unit norm: before a step, the part of its
+    gradient along itself is removed; after it, the row is normalised again.
 
     Logs `train/loss`, `train/fvu`, `train/aux_loss`, `train/dead_fraction` (not fired for
     `dead_after_vectors`), and over the whole validation set `val/loss`, `val/l0` and what
@@ -119,7 +120,7 @@ class SAEModule(WholeStep):
         self.register_buffer(
             "vectors_since_fired", torch.zeros(autoencoder.d_sae, dtype=torch.long)
         )
-        self.reconstruction = Reconstruction(autoencoder.d_in)
+        self.reconstruction = Reconstruction(autoencoder.d_out)
         self.l0 = L0()
         self.firing = FiringHistogram(autoencoder.shard.of)
         self.validation_loss = MeanMetric()
@@ -131,7 +132,9 @@ class SAEModule(WholeStep):
         constant.
         """
         self.autoencoder.initialise(vectors)
-        variance = total_variance(self.autoencoder.scale(vectors.to(self.autoencoder.b)))
+        _, targets = self.autoencoder.split(vectors.to(self.autoencoder.b))
+        _, shift, scale = self.autoencoder.out
+        variance = total_variance((targets - shift) / scale)
         if not variance > 0:
             raise UserError(
                 "the first batch is constant: there is nothing to learn; give different vectors"
@@ -270,7 +273,8 @@ class SAEModule(WholeStep):
         self._refuse_non_finite(loss)
         self.validation_loss.update(loss, weight=len(batch))
         # Errors are differences, so the shift of the input scaling does not count.
-        self.reconstruction.update(batch + scaled.error * self.autoencoder.input_scale, batch)
+        _, targets = self.autoencoder.split(batch)
+        self.reconstruction.update(targets + scaled.error * self.autoencoder.out.scale, targets)
         codes = self.autoencoder.sparsity.of_all(scaled.codes)
         self.l0.update(codes)
         self.firing.update(codes)

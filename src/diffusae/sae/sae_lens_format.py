@@ -3,6 +3,8 @@ d_sae].
 
 Known at SAELens 6. Architectures: `topk` is our TopK (and Matryoshka, which differs in training
 only), `standard` our ReLU, `jumprelu` our JumpReLU (and BatchTopK, which in use has one threshold).
+Of transcoders it has `transcoder` (ReLU) and `jumprelu_transcoder`, and none with a TopK; its
+`skip_transcoder` adds a linear map of the input, which ours does not have.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ version 6.
 _TENSORS = {"W_enc": 2, "W_dec": 2, "b_enc": 1, "b_dec": 1}
 """Name -> axes."""
 _ARCHITECTURES = {TopK.name: "topk", ReLU.name: "standard", JumpReLU.name: "jumprelu"}
+_TRANSCODERS = {ReLU.name: "transcoder", JumpReLU.name: "jumprelu_transcoder"}
 _TRAINED_ONLY = ("batchtopk", "matryoshka_batchtopk")
 """What SAELens has in its training checkpoints alone: for use it writes them as `jumprelu`."""
 
@@ -46,9 +49,11 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
         UserError: a sparsity of a plug-in, before anything is written.
     """
     sparsity = folded.sparsity
-    if sparsity.name not in _ARCHITECTURES:
+    known = _TRANSCODERS if folded.transcodes else _ARCHITECTURES
+    if sparsity.name not in known:
+        kind = "transcoder" if folded.transcodes else "sparsity"
         raise UserError(
-            f"sae_lens knows no sparsity {sparsity.name}, only what is {', '.join(_ARCHITECTURES)}"
+            f"sae_lens knows no {kind} {sparsity.name}, only what is {', '.join(known)}"
             " in use; diffusae's own files hold it"
         )
     tensors = {name: getattr(folded, name) for name in _TENSORS} | {"W_enc": folded.W_enc.T}
@@ -56,14 +61,15 @@ def write(directory: Path, folded: Folded, metadata: Mapping[str, Any]) -> None:
         tensors[name] = learnt.to(folded.b_enc.dtype)
     with atomic_path(directory / WEIGHTS_NAME) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    d_sae, d_in = folded.W_dec.shape
+    d_sae, d_out = folded.W_dec.shape
     config = {
-        "architecture": _ARCHITECTURES[sparsity.name],
-        "d_in": d_in,
+        "architecture": known[sparsity.name],
+        "d_in": folded.W_enc.shape[1],
+        **({"d_out": d_out} if folded.transcodes else {}),
         "d_sae": d_sae,
         "dtype": str(folded.W_dec.dtype).removeprefix("torch."),
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": not folded.transcodes,
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {
@@ -91,11 +97,13 @@ def read(directory: Path) -> Folded:
             f"{directory} holds a training checkpoint of SAELens ({architecture}); import what its "
             "save_inference_model() writes"
         )
-    if architecture not in _ARCHITECTURES.values():
-        raise unknown("sae-lens architecture", architecture, _ARCHITECTURES.values())
+    known = (*_ARCHITECTURES.values(), *_TRANSCODERS.values())
+    if architecture not in known:
+        raise unknown("sae-lens architecture", architecture, known)
     _refuse_what_differs(config)
-    axes = {**_TENSORS, "threshold": 1} if architecture == "jumprelu" else _TENSORS
-    sizes = {name: config.get(name) for name in ("d_sae", "d_in")}
+    transcodes, thresholds = architecture in _TRANSCODERS.values(), architecture.startswith("jump")
+    axes = {**_TENSORS, "threshold": 1} if thresholds else _TENSORS
+    sizes = {name: config.get(name) for name in ("d_sae", "d_out" if transcodes else "d_in")}
     tensors = read_weights(directory / WEIGHTS_NAME, axes, sizes)
     W_enc, b_enc, W_dec, b_dec = (
         tensors["W_enc"].T,
@@ -106,18 +114,19 @@ def read(directory: Path) -> Folded:
     sparsity: Sparsity = ReLU(l1=0.0)
     if architecture == "topk":
         sparsity = TopK(whole_number(config, "k"))
-    elif architecture == "jumprelu":
+    elif thresholds:
         sparsity = JumpReLU.with_thresholds(tensors["threshold"])
-    plain = Folded(
-        W_enc, b_enc, W_dec, b_dec, sparsity
-    )  # shapes are checked before anything is computed
-    if not truth(config, "apply_b_dec_to_input", absent=True):
+    # Shapes are checked before anything is computed.
+    plain = Folded(W_enc, b_enc, W_dec, b_dec, sparsity, transcodes=transcodes)
+    if transcodes:
+        require(config, "apply_b_dec_to_input", False, why="b_dec is the target's; save it again")
+    elif not truth(config, "apply_b_dec_to_input", absent=True):
         b_enc = b_enc + W_enc @ b_dec
     if truth(config, "rescale_acts_by_decoder_norm", absent=False):
         norms = W_dec.norm(dim=1)
         W_enc, b_enc = norms[:, None] * W_enc, norms * b_enc
         W_dec = torch.nn.functional.normalize(W_dec, dim=1)
-    return Folded(W_enc, b_enc, W_dec, b_dec, plain.sparsity)
+    return Folded(W_enc, b_enc, W_dec, b_dec, plain.sparsity, transcodes=transcodes)
 
 
 def _refuse_what_differs(config: Mapping[str, Any]) -> None:

@@ -36,6 +36,8 @@ class Betas:
 class SaeSettings(Settings, part="sae"):
     """One autoencoder and its optimiser (`conf/sae`)."""
 
+    target: str | None
+    """What a transcoder reconstructs (`study.streams.target_block`); None: its own input."""
     sparsity: Mapping[str, Any]
     """The class of the sparsity and its arguments, for `study.building`."""
     d_sae: Annotated[int, Within(1, 10**7)]

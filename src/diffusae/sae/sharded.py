@@ -138,8 +138,10 @@ class ShardedModule(SAEModule):
         return DTensor.from_local(tensor, self.mesh, [placement], run_check=False)
 
     def share_gradients(self) -> None:
-        """Processes have the whole batch. That b stays the same everywhere is made sure of."""
-        average([weight.grad for weight in (self.autoencoder.b,) if weight.grad is not None])
+        """Processes have the whole batch. That biases stay the same everywhere is made sure of."""
+        weights = dict(self.autoencoder.named_parameters())
+        shared = [weight.grad for name, weight in weights.items() if name not in OF_LATENTS]
+        average([gradient for gradient in shared if gradient is not None])
 
     def clip_gradients(self, most: float) -> None:
         weights = dict(self.autoencoder.named_parameters())

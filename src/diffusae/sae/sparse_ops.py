@@ -258,6 +258,15 @@ class Memory(NamedTuple):
     of_W_dec: Float[Tensor, "d_sae d_in"] | None = None
 
 
+class Target(NamedTuple):
+    """What a transcoder reconstructs in the place of its input."""
+
+    centred: Float[Tensor, "rows d_out"]
+    """Less the decoder's bias, a constant."""
+    b: Float[Tensor, " d_out"]
+    """The decoder's bias."""
+
+
 def chosen_errors(
     centred: Float[Tensor, "rows d_in"],
     pre_activations: Float[Tensor, " n"],
@@ -267,10 +276,11 @@ def chosen_errors(
     b: Float[Tensor, " d_in"],
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, " d_sae"],
-    W_dec: Float[Tensor, "d_sae d_in"],
+    W_dec: Float[Tensor, "d_sae d_out"],
+    target: Target | None = None,
     total: Callable[[Tensor], Tensor] = lambda part: part,
     memory: Memory | None = None,
-) -> tuple[Float[Tensor, "rows prefixes d_in"], Float[Tensor, " prefixes"]]:
+) -> tuple[Float[Tensor, "rows prefixes d_out"], Float[Tensor, " prefixes"]]:
     """x_hat - x with x_hat = relu(W_enc (x - b) + b_enc) W_dec + b at the chosen entries, and the
     sum over the rows of their squared norms. Both are differentiable in the weights, the sum at
     less cost.
@@ -281,12 +291,15 @@ def chosen_errors(
         entries: the chosen entries of [rows, d_sae].
         parts: the same entries with every row cut into as many parts. Prefix p is reconstructed
             from parts 0 to p.
+        target: what stands in the place of x and b at the decoder; None: x and b themselves.
         total: adds to a sum over the latents what other processes have (`Sparsity.total`); by
             default there are none.
         memory: where results may be put.
     """
+    wanted, b_target = target or (centred, None)
+    options = (pre_activations, entries, parts, total, memory or Memory())
     return _ChosenErrors.apply(  # type: ignore[no-any-return]
-        centred, b, W_enc, b_enc, W_dec, pre_activations, entries, parts, total, memory or Memory()
+        centred, b, W_enc, b_enc, W_dec, wanted, b_target, *options
     )
 
 
@@ -298,6 +311,8 @@ class _ChosenErrors(torch.autograd.Function):
         dW_enc = E^T (x - b)
         db_enc = E^T 1
         db     = G^T 1 - W_enc^T db_enc    (b is added at the end, and taken off before W_enc)
+
+    Of a transcoder, the first part is the gradient of the bias that the decoder adds.
 
     Both products with a transposed sparse matrix are sums of rows over the entries sorted by
     latent, and share the sort.
@@ -311,6 +326,8 @@ class _ChosenErrors(torch.autograd.Function):
         W_enc: Tensor,
         b_enc: Tensor,
         W_dec: Tensor,
+        wanted: Tensor,
+        b_target: Tensor | None,
         pre_activations: Tensor,
         entries: Entries,
         parts: Entries,
@@ -324,7 +341,8 @@ class _ChosenErrors(torch.autograd.Function):
         if errors.shape[1] > 1:
             errors = errors.cumsum(dim=1)
         # b, which x_hat adds, and the b of x - b cancel.
-        errors = errors.sub_(centred.unsqueeze(1))
+        errors = errors.sub_(wanted.unsqueeze(1))
+        ctx.transcodes = b_target is not None
         ctx.save_for_backward(centred, W_enc, W_dec, values, errors)
         ctx.entries, ctx.parts, ctx.total, ctx.memory = entries, parts, total, memory
         ctx.set_materialize_grads(False)
@@ -358,8 +376,9 @@ class _ChosenErrors(torch.autograd.Function):
             of_values.unsqueeze(1), order, starts, torch.ones_like(of_values), uneven=True
         )
         of_b_enc = of_b_enc.squeeze(1)
-        of_b = of_x_hat - ctx.total(of_b_enc @ W_enc)
-        return None, of_b, of_W_enc, of_b_enc, of_W_dec, None, None, None, None, None
+        before = ctx.total(of_b_enc @ W_enc)
+        of_b, of_b_target = (-before, of_x_hat) if ctx.transcodes else (of_x_hat - before, None)
+        return None, of_b, of_W_enc, of_b_enc, of_W_dec, None, of_b_target, *[None] * 5
 
 
 def gradient_of_errors(

@@ -51,6 +51,7 @@ def save_config(directory: Path, sae: SparseAutoencoder, metadata: Mapping[str, 
         "sparsity": {"name": sae.sparsity.name, **sae.sparsity.config()},
         "encoder_bias": sae.encoder_bias,
         "input_scaling": sae.input_scaling,
+        **({"d_target": sae.d_target} if sae.transcodes else {}),
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "sha256": sha256_of(_weights(directory)),
         "metadata": dict(metadata),
@@ -193,6 +194,8 @@ class _Config:
     dtype: Literal["float32", "float16", "bfloat16", "float64"]
     sha256: str
     metadata: dict[str, Any]
+    d_target: int | None = None
+    """Of a transcoder."""
 
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
@@ -216,9 +219,13 @@ def _empty(config: _Config, header: Header) -> SparseAutoencoder:
     arguments = dict(config.sparsity)
     sizes = {arguments.get("d_sae", config.d_sae), config.d_sae}
     shape, kind = header.shapes.get("W_dec"), header.dtypes.get("W_dec")
-    if shape != (config.d_sae, config.d_in) or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
+    d_out = config.d_in if config.d_target is None else config.d_target
+    encodes = header.shapes.get("W_enc") == (config.d_sae, config.d_in)
+    fits = shape == (config.d_sae, d_out) and (encodes or config.d_target is None)
+    if not fits or len(sizes) > 1 or kind != _DTYPES[config.dtype]:
+        target = "" if config.d_target is None else f" d_target={config.d_target},"
         raise UserError(
-            f"d_sae={config.d_sae}, d_in={config.d_in}, dtype={config.dtype} and"
+            f"d_sae={config.d_sae}, d_in={config.d_in},{target} dtype={config.dtype} and"
             f" sparsity={config.sparsity} do not fit W_dec of {WEIGHTS_NAME}, which is"
             f" {list(shape or ())} of {kind}"
         )
@@ -230,6 +237,7 @@ def _empty(config: _Config, header: Header) -> SparseAutoencoder:
         ),
         encoder_bias=config.encoder_bias,
         input_scaling=config.input_scaling,
+        d_target=config.d_target,
         dtype=getattr(torch, config.dtype),
     )
 

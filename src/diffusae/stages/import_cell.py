@@ -30,7 +30,7 @@ def import_cell(cfg: DictConfig) -> bool:
     format = settings.format or detect(source)
     sae = import_sae(source, format=format)
     hookpoint = study.hookpoints[study.cell.block]
-    require_width(study, sae.d_in, of=str(source))
+    require_width(study, sae, of=str(source))
     # The collection is no parent: the weights would be the same without it.
     determines = {
         "cell": study.cell.coordinates(),

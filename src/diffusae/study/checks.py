@@ -38,6 +38,7 @@ from diffusae.study.settings import (
     RootSettings,
     RunSettings,
 )
+from diffusae.study.targets import target_of
 
 if TYPE_CHECKING:
     from diffusae.study.study import Study
@@ -106,6 +107,9 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         yield from _code_faults(cfg)
     if sound("sae.k", "sae.d_sae", "sae.sparsity"):
         yield from _sparsity_faults(study)
+    named = ("sae.target", "grid.blocks", "model.hookpoints", "activations.held_out")
+    if sound(*named, "trainer.devices", "trainer.num_nodes"):
+        yield from _target_faults(cfg)
     if sound("grid.timesteps", "grid.blocks", "model.hookpoints", "stream"):
         yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
@@ -124,6 +128,29 @@ def _saving_faults(model: ModelSettings, sound: Sound) -> Iterator[str]:
         yield (
             "model.offload=sequential moves layers that model.compile=true compiles; set"
             " model.offload=group, or model.compile=false"
+        )
+
+
+def _target_faults(cfg: DictConfig) -> Iterator[str]:
+    """What is wrong with the target of transcoders."""
+    target, grid = SaeSettings.unchecked(cfg).target, GridSettings.unchecked(cfg)
+    if target is None:
+        return
+    for block in dict.fromkeys([BlockSettings.unchecked(cfg).name, *grid.blocks]):
+        try:
+            target_of(target, block, ModelSettings.unchecked(cfg).hookpoints)
+        except UserError as error:
+            yield str(error)
+    if ActivationSettings.unchecked(cfg).held_out == "codes":
+        yield (
+            f"sae.target={target}, and activations.held_out=codes keeps nothing that its figures"
+            " could be compared with; set activations.held_out=updates"
+        )
+    trainer, stage = TrainerSettings.unchecked(cfg), RootSettings.unchecked(cfg).stage
+    if stage == "train_online" and trainer.processes > 1:
+        yield (
+            f"sae.target={target}, and train_online deals single streams over {trainer.processes}"
+            " processes; set trainer.devices=1 trainer.num_nodes=1, or store the training pictures"
         )
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from diffusae.backbone.describe import Description, describe
 from diffusae.backbone.families.table import require_text_to_image
 from diffusae.backbone.hookpoints import find
+from diffusae.backbone.joint_blocks import joint_blocks
 from diffusae.backbone.schedule import timestep_at
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
-from diffusae.errors import UserError, together
-from diffusae.study.settings import GridSettings
+from diffusae.errors import UserError, together, unknown
+from diffusae.study.settings import GenerationCollection, GridSettings
 from diffusae.study.study import Study
 
 if TYPE_CHECKING:
@@ -108,4 +109,13 @@ def check_hookpoints(study: Study, description: Description) -> None:
                 f"model.{side}={pixels} is not a multiple of {description.scale}; give one,"
                 f" such as {lower}"
             )
+    if study.kind == "generation" and GenerationCollection.of(study.cfg).concepts:
+        chosen = GenerationCollection.of(study.cfg).concept_blocks or []
+        try:
+            joint = joint_blocks(description.hookpoints, model.name)
+            faults += [
+                str(unknown("joint block", one, joint)) for one in chosen if one not in joint
+            ]
+        except UserError as error:
+            faults.append(str(error))
     together(faults)

@@ -58,5 +58,6 @@ def register_resolvers() -> None:
         "by_window": _by_window,
         "repeated": lambda times, word: " ".join([word] * times),
         "home": home_of,
+        "to_target": lambda target: "" if target is None else f"-to-{target}",
     }.items():
         OmegaConf.register_new_resolver(name, function, replace=True)

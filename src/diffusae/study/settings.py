@@ -132,7 +132,36 @@ class TextCollection(Settings, part="collection"):
     start_token: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class GenerationCollection(Settings, part="collection"):
+    """Generated pictures (`conf/collection/generation.yaml`): ConceptAttention beside the updates.
+
+    `capture.concept_attention` says what the settings mean.
+    """
+
+    concepts: list[str] | None
+    """Words whose saliency is recorded; None: none."""
+    concept_blocks: list[str] | None
+    """Paths of the joint blocks that are averaged; None: all."""
+    concept_token: Literal["first", "mean"]
+    concept_unit_length: bool
+
+    @classmethod
+    def _faults_of(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        concepts = values["concepts"]
+        if concepts is None:  # the others say nothing then, and earlier studies do not have them
+            return
+        yield from super()._faults_of(values)
+        if isinstance(concepts, list) and not 0 < len(set(concepts)) == len(concepts):
+            yield (
+                "collection.concepts",
+                f"collection.concepts={concepts} must be one word or more, each once; give others,"
+                " or null",
+            )
+
+
 OF_KIND: Mapping[str, tuple[type[Settings], ...]] = {
+    "generation": (GenerationCollection,),
     "pictures": (PictureCollection,),
     "text": (TextCollection,),
 }

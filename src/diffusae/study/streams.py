@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.manifest import Manifest
-from diffusae.activations.schema import ATTENTION, Stream
+from diffusae.activations.schema import ATTENTION, BESIDE_UPDATES, CONCEPTS, Stream
 from diffusae.activations.settings import ActivationSettings, HeldOut
 from diffusae.activations.subsampling import Subsampling, most_positions
 from diffusae.backbone.describe import Description
@@ -19,9 +19,11 @@ from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.files import sha256_of
 from diffusae.prompts.prompt_set import Prompt
+from diffusae.sae.settings import SaeSettings
 from diffusae.sources import fingerprint
-from diffusae.study.settings import GridSettings, PictureCollection
+from diffusae.study.settings import GenerationCollection, GridSettings, PictureCollection
 from diffusae.study.study import Study
+from diffusae.study.targets import target_of, with_targets
 
 SEEN_SPLITS = ("dictionary", "tune", "test")
 """The splits whose pictures are needed later; pictures of the others are never decoded."""
@@ -36,7 +38,7 @@ def stored_in(stream: Stream, split: str, held_out: HeldOut = "updates") -> bool
     """Whether a stream is recorded in a split. Attention is a baseline of evaluations: nothing
     trains on it. Beside codes, it is kept of the splits alone that are evaluated.
     """
-    if stream.block != ATTENTION:
+    if stream.block not in BESIDE_UPDATES:
         return True
     return split in SEEN_SPLITS and not (held_out == "codes" and split == "dictionary")
 
@@ -78,17 +80,33 @@ def finest_grid(study: Study, description: Description) -> tuple[int, int]:
     return model.height // description.scale, model.width // description.scale
 
 
+def recorded_blocks(study: Study) -> list[str]:
+    """The blocks of the grid, and the targets of their transcoders."""
+    blocks, hookpoints = GridSettings.of(study.cfg).blocks, ModelSettings.of(study.cfg).hookpoints
+    return with_targets(blocks, SaeSettings.of(study.cfg).target, hookpoints)
+
+
+def target_block(study: Study) -> str | None:
+    """The block whose stream the transcoder of the study's cell has as its target; None: it is an
+    autoencoder of its own stream.
+    """
+    target = SaeSettings.of(study.cfg).target
+    if target is None:
+        return None
+    return target_of(target, study.cell.block, ModelSettings.of(study.cfg).hookpoints)
+
+
 def hookpoints_of(study: Study) -> dict[str, str | int]:
-    """Block of the grid -> the name of its hookpoint, or its place in the list of blocks."""
+    """Recorded block -> the name of its hookpoint, or its place in the list of blocks."""
     known = study.hookpoints
-    return {block: known[block] for block in GridSettings.of(study.cfg).blocks if block in known}
+    return {block: known[block] for block in recorded_blocks(study) if block in known}
 
 
 def streams_of(
     study: Study, description: Description, timestep: Callable[[float], float], tokens: int
 ) -> list[Stream]:
     """The streams of all cells of the grid, and a stream of attention at every t where the model
-    attends to a text.
+    attends to a text, and one of ConceptAttention where there are concepts.
 
     Attention to given pictures' prompt is not collected. Text encoders have one stream a layer.
 
@@ -100,6 +118,7 @@ def streams_of(
         return _text_streams(study, description)
     pooled = study.kind == "pictures" and PictureCollection.of(study.cfg).pooled
     model, grid = ModelSettings.of(study.cfg), GridSettings.of(study.cfg)
+    beside = _beside_updates(study, description, tokens)
     hookpoints, finest = hookpoints_of(study), finest_grid(study, description)
     streams = []
     for t in grid.timesteps:
@@ -108,7 +127,7 @@ def streams_of(
             "step_index": step_index(t, model.steps),
             "timestep": timestep(t),
         }
-        for block in grid.blocks:
+        for block in recorded_blocks(study):
             info = find(description.hookpoints, hookpoints[block])
             text = info.stream == "text"
             height, width = (1, description.most_text) if text else info.grid(*finest)
@@ -123,18 +142,26 @@ def streams_of(
                 )
                 for branch in grid.conditionings
             ]
-        if study.kind == "generation" and description.reads_text:
-            streams.append(
-                Stream(
-                    block=ATTENTION,
-                    conditioning="cond",
-                    hookpoint="attn2",
-                    grid=finest,
-                    d_in=tokens,
-                    **when,
-                )
+        streams += [
+            Stream(
+                block=block, conditioning="cond", hookpoint=layer, grid=finest, d_in=d_in, **when
             )
+            for block, (layer, d_in) in beside.items()
+        ]
     return streams
+
+
+def _beside_updates(
+    study: Study, description: Description, tokens: int
+) -> dict[str, tuple[str, int]]:
+    """What is recorded beside the updates of generated pictures: block -> layer and channels."""
+    if study.kind != "generation":
+        return {}
+    concepts = GenerationCollection.of(study.cfg).concepts
+    return {
+        **({ATTENTION: ("attn2", tokens)} if description.reads_text else {}),
+        **({CONCEPTS: ("attn", len(concepts))} if concepts else {}),
+    }
 
 
 def _text_streams(study: Study, description: Description) -> list[Stream]:
@@ -142,7 +169,7 @@ def _text_streams(study: Study, description: Description) -> list[Stream]:
     tokens of the prompt alone. There is no timestep of the scheduler: it is 0.
     """
     grid = GridSettings.of(study.cfg)
-    layers = find_text_layers(description.text_layers, grid.blocks)
+    layers = find_text_layers(description.text_layers, recorded_blocks(study))
     (t,), (branch,) = grid.timesteps, grid.conditionings
     return [
         Stream(
@@ -200,3 +227,13 @@ def words_of(text: str) -> list[str]:
 def stream_of(study: Study, manifest: Manifest) -> Stream:
     """The recorded stream of the study's cell."""
     return manifest.stream(study.cell.block, study.cell.t, study.cell.conditioning)
+
+
+def target_stream_of(study: Study, manifest: Manifest) -> Stream | None:
+    """The recorded stream that the transcoder of the study's cell has as its target; None: it is an
+    autoencoder of its own stream.
+    """
+    block = target_block(study)
+    if block is None:
+        return None
+    return manifest.stream(block, study.cell.t, study.cell.conditioning)

@@ -297,6 +297,7 @@ class Study:
         where they have their first value, so that older trainings stay finished.
         """
         first = {
+            "target": None,
             "initial_bias": "geometric_median",
             "decoder_norm": "unit",
             "encoder_norm": 1.0,

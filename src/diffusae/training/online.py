@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -23,6 +24,7 @@ from diffusae.activations.chunk_buffer import Chunk, ChunkBuffer
 from diffusae.activations.datamodule import SequentialBatches
 from diffusae.activations.epoch_size import pictures_needed
 from diffusae.activations.manifest import Manifest
+from diffusae.activations.paired import PairedSequential
 from diffusae.activations.reader import require_sound
 from diffusae.activations.schema import Stream
 from diffusae.activations.settings import ActivationSettings
@@ -32,7 +34,7 @@ from diffusae.jobs.progress import at_work, progress_bar
 from diffusae.jobs.ranks import Ranks
 from diffusae.runs.record import signature
 from diffusae.sae.settings import TrainerSettings
-from diffusae.study.streams import TRAINING_SPLIT, stream_of
+from diffusae.study.streams import TRAINING_SPLIT, stream_of, target_stream_of
 from diffusae.study.study import Study
 from diffusae.training.cell import tell_kernels
 from diffusae.training.train_grid import Together
@@ -54,6 +56,8 @@ class ChunkBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
 
     def __init__(self, *, steps: int) -> None:
         self.steps = steps
+        self.pairs: dict[str, str | None] = {}
+        """Stream -> that of its target; None: it is its own."""
         self.first = 0
         """The step of the chunk's first batch."""
         self.chunk: Chunk | None = None
@@ -65,9 +69,18 @@ class ChunkBatches(IterableDataset[dict[str, Float[Tensor, "batch d_in"]]]):
     def __iter__(self) -> Iterator[dict[str, Float[Tensor, "batch d_in"]]]:
         assert self.chunk is not None, "no chunk is at hand"
         while self._given < min(self.steps, self.first + len(self.chunk)):
-            batches = self.chunk.batch(self._given - self.first)
+            batches = self.paired(self.chunk.batch(self._given - self.first))
             self._given += 1
             yield batches
+
+    def paired(self, batches: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "batch width"]]:
+        """The batch of every stream that is trained on, with the target's beside it."""
+        return {
+            name: batches[name]
+            if target is None
+            else torch.cat([batches[name], batches[target]], dim=1)
+            for name, target in self.pairs.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The number of given steps."""
@@ -88,16 +101,22 @@ class OnlineStream:
     stream: Stream
     batch_size: int
     batches_of_epoch: int
+    target: Stream | None = None
 
-    def val_dataloader(self) -> SequentialBatches:
+    def val_dataloader(self) -> SequentialBatches | PairedSequential:
         """The validation batches in the order of the shards."""
-        return SequentialBatches(
-            self.root,
-            manifest=self.manifest,
-            stream=self.stream,
-            split=VALIDATION_SPLIT,
-            batch_size=self.batch_size,
+        one, *other = (
+            SequentialBatches(
+                self.root,
+                manifest=self.manifest,
+                stream=stream,
+                split=VALIDATION_SPLIT,
+                batch_size=self.batch_size,
+            )
+            for stream in (self.stream, self.target)
+            if stream is not None
         )
+        return PairedSequential(one, *other) if other else one
 
 
 class OnlineData(StreamsDataModule):
@@ -107,23 +126,27 @@ class OnlineData(StreamsDataModule):
         super().__init__()
         self.streams, self.verify = dict(streams), verify
         self.batches = ChunkBatches(steps=steps)
+        self.batches.pairs = {
+            name: one.target and one.target.folder for name, one in streams.items()
+        }
 
     def prepare_data(self) -> None:
         """Refuse damaged shards of validation pictures."""
         if self.verify:
             self.verify = False  # every chunk begins anew
             one = next(iter(self.streams.values()))
-            require_sound(one.root, one.manifest, streams=self.streams)
+            targets = [one.target.folder for one in self.streams.values() if one.target]
+            require_sound(one.root, one.manifest, streams=[*self.streams, *targets])
 
     def first_batches(self) -> dict[str, Float[Tensor, "batch d_in"]]:
         """Those of the first chunk, which is at hand."""
         assert self.batches.chunk is not None and self.batches.first == 0
-        return self.batches.chunk.batch(0)
+        return self.batches.paired(self.batches.chunk.batch(0))
 
     def train_dataloader(self) -> ChunkBatches:
         return self.batches
 
-    def val_dataloader(self) -> list[SequentialBatches]:
+    def val_dataloader(self) -> list[SequentialBatches | PairedSequential]:
         return [stream.val_dataloader() for stream in self.streams.values()]
 
 
@@ -144,9 +167,13 @@ class Pace:
         one = next(iter(studies.values()))
         settings = ActivationSettings.of(one.cfg)
         streams = {study.cell.folder: stream_of(study, manifest) for study in studies.values()}
+        targets = {
+            study.cell.folder: target_stream_of(study, manifest) for study in studies.values()
+        }
+        read = [*streams.values(), *(target for target in targets.values() if target)]
         self.steps = TrainerSettings.of(one.cfg).steps
         self.buffer = ChunkBuffer(
-            widths={folder: stream.d_in for folder, stream in streams.items()},
+            widths={stream.folder: stream.d_in for stream in read},
             images=images,
             positions=manifest.positions(next(iter(streams.values())), TRAINING_SPLIT),
             batch_size=settings.batch_size,
@@ -158,7 +185,7 @@ class Pace:
         self.data = OnlineData(
             {
                 folder: OnlineStream(
-                    one.activations, manifest, stream, settings.batch_size, batches
+                    one.activations, manifest, stream, settings.batch_size, batches, targets[folder]
                 )
                 for folder, stream in streams.items()
             },

@@ -18,8 +18,9 @@ from diffusae.hub.settings import PullSettings
 from diffusae.runs.disk import free_bytes
 from diffusae.runs.record import state
 from diffusae.runs.survey import finished_runs
+from diffusae.sae.autoencoder import SparseAutoencoder
 from diffusae.sae.storage import load_sae
-from diffusae.study.streams import stream_of
+from diffusae.study.streams import stream_of, target_block, target_stream_of
 from diffusae.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def pull_from(study: Study, settings: PullSettings) -> bool:
         sae, metadata = load_sae(got)  # checks the weights against the hash in cfg.json
         if not settings.another_cell:
             _require_cell(study, metadata, where=where)
-        require_width(study, sae.d_in, of=f"the SAE in {where}")
+        require_width(study, sae, of=f"the SAE in {where}")
         determines = {
             "cell": study.cell.coordinates(),
             "repo": (
@@ -117,12 +118,24 @@ def _require_cell(study: Study, metadata: Mapping[str, Any], *, where: str) -> N
         )
 
 
-def require_width(study: Study, d_in: int, *, of: str) -> None:
-    """Refuse a foreign SAE (`of`) that cannot take the updates of this cell, if there are any."""
-    if (Path(study.cfg.paths.activations) / MANIFEST).is_file():
-        expected = stream_of(study, Manifest.load(study.activations)).d_in
-        if d_in != expected:
-            raise UserError(
-                f"{of} takes vectors of d_in={d_in}, the updates of {study.cell.key} have"
-                f" {expected}; choose the cell that it was trained on"
-            )
+def require_width(study: Study, sae: SparseAutoencoder, *, of: str) -> None:
+    """Refuse a foreign SAE (`of`) that cannot take the updates of this cell, or that gives others
+    than those of its target, if there are any; and a transcoder where `sae.target` names none.
+    """
+    if sae.transcodes != (target_block(study) is not None):
+        what, how = ("a transcoder", "BLOCK") if sae.transcodes else ("no transcoder", "null")
+        raise UserError(f"{of} is {what}; set sae.target={how}")
+    if not (Path(study.cfg.paths.activations) / MANIFEST).is_file():
+        return
+    manifest = Manifest.load(study.activations)
+    expected, target = stream_of(study, manifest).d_in, target_stream_of(study, manifest)
+    if sae.d_in != expected:
+        raise UserError(
+            f"{of} takes vectors of d_in={sae.d_in}, the updates of {study.cell.key} have"
+            f" {expected}; choose the cell that it was trained on"
+        )
+    if target is not None and sae.d_target != target.d_in:
+        raise UserError(
+            f"{of} gives vectors of {sae.d_target} channels, those of its target {target.folder}"
+            f" have {target.d_in}; choose the target that it was trained on"
+        )

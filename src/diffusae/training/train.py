@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -30,6 +31,7 @@ from diffusae.sae.module import SAEModule
 from diffusae.sae.settings import SaeSettings, TrainerSettings
 from diffusae.sae.sharded import ShardedModule, ShardedTopK, shard_of
 from diffusae.sae.storage import save_config, save_sae
+from diffusae.study.streams import target_block
 from diffusae.study.study import Study
 from diffusae.training.cell import kernels_of, recorded, selection_precision, tell_kernels, trained
 
@@ -52,7 +54,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
     leader = leads(settings.processes)
     data = data_of(study)
     pl.seed_everything(study.seed, verbose=False)
-    module = module_of(study, data.d_in)
+    module = module_of(study, data.d_in, data.d_target)
     with recorded(study) if leader else nullcontext():
         if leader:
             tell_kernels([study])
@@ -88,7 +90,7 @@ def train_cell(study: Study, mirror: WandbMirror | None, *, progress: bool = Fal
         if not leader:
             return
         measured = last_validation(metrics)
-        save_trained(study, module, data.stream, measured)
+        save_trained(study, module, data.stream, measured, data.target)
         checkpoints.clear()
         if mirror is not None:
             if started_here:
@@ -121,6 +123,7 @@ def data_of(study: Study) -> ActivationDataModule:
         block=study.cell.block,
         t=study.cell.t,
         conditioning=study.cell.conditioning,
+        target=target_block(study),
         batch_size=settings.batch_size,
         buffer_vectors=settings.buffer_vectors,
         seed=study.seed,
@@ -131,8 +134,10 @@ def data_of(study: Study) -> ActivationDataModule:
     )
 
 
-def module_of(study: Study, d_in: int) -> SAEModule:
-    """The study's autoencoder and how it is trained, not yet initialised."""
+def module_of(study: Study, d_in: int, d_target: int | None = None) -> SAEModule:
+    """The study's autoencoder and how it is trained, not yet initialised; with `d_target`, its
+    transcoder.
+    """
     settings, trainer = SaeSettings.of(study.cfg), TrainerSettings.of(study.cfg)
     shard, sparsity, kind = None, study.sparsity(), SAEModule
     if trainer.shard_latents:
@@ -150,6 +155,7 @@ def module_of(study: Study, d_in: int) -> SAEModule:
             initial_bias=settings.initial_bias,
             decoder_norm=settings.decoder_norm,
             encoder_norm=settings.encoder_norm,
+            d_target=d_target,
             shard=shard,
             seed=study.seed,
         ),
@@ -217,15 +223,21 @@ def _writers(study: Study, beside: Path) -> list[pl.Callback]:
 
 
 def save_trained(
-    study: Study, module: SAEModule, stream: Stream, measured: dict[str, float]
+    study: Study,
+    module: SAEModule,
+    stream: Stream,
+    measured: dict[str, float],
+    target: Stream | None = None,
 ) -> None:
     """Write the trained autoencoder with its cell and last validation figures."""
     _warn_of_a_poor_fit(study, measured.get("val/explained_variance"))
-    metadata = {
+    metadata: dict[str, Any] = {
         "cell": study.cell.coordinates(),
         "hookpoint": stream.hookpoint,
         "validation": measured,
     }
+    if target is not None:
+        metadata["target"] = {"block": target.block, "hookpoint": target.hookpoint}
     save = save_config if isinstance(module, ShardedModule) else save_sae
     save(study.sae, module.autoencoder, metadata)
 

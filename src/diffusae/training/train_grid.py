@@ -101,6 +101,9 @@ class StreamData(Protocol):
     def stream(self) -> Stream: ...
 
     @property
+    def target(self) -> Stream | None: ...
+
+    @property
     def batches_of_epoch(self) -> int: ...
 
 
@@ -132,10 +135,12 @@ class Together:
         self.settings = TrainerSettings.of(self.cfg)
         self.streams, self.data = streams, data
         pl.seed_everything(self.cfg.seed, verbose=False)
-        self.members = {
-            name: Member(stream_of(study), module_of(study, streams[stream_of(study)].stream.d_in))
-            for name, study in studies.items()
-        }
+        self.members = {}
+        for name, study in studies.items():
+            read = streams[stream_of(study)]
+            d_target = None if read.target is None else read.target.d_in
+            module = module_of(study, read.stream.d_in, d_target)
+            self.members[name] = Member(stream_of(study), module)
         self.module = SideBySide(self.members)
         self.metrics = {name: study.sae / "metrics.jsonl" for name, study in studies.items()}
         # A training that was saved just before a kill is finished, and its run.json stays as it is.
@@ -208,8 +213,8 @@ class Together:
         measured = {name: last_validation(path) for name, path in self.metrics.items()}
         for name, study in self.waiting.items():
             member = self.members[name]
-            stream = self.streams[member.stream].stream
-            save_trained(study, member.module, stream, measured[name])
+            read = self.streams[member.stream]
+            save_trained(study, member.module, read.stream, measured[name], read.target)
         self._records.close()
         for name, study in self.waiting.items():
             with mirror_of(study) as mirror:
