@@ -24,8 +24,8 @@ from diffusae.backbone.compiled import refuse_compiled
 from diffusae.backbone.families.table import list_hookpoints
 from diffusae.backbone.hookpoints import denoiser_of, find_all
 from diffusae.backbone.passes import Branches
-from diffusae.backbone.text_attention import TEXT_KEYS, text_attentions
 from diffusae.backbone.sites import completed, parsed
+from diffusae.backbone.text_attention import TEXT_KEYS, text_attentions
 from diffusae.capture.account import Account, check_visited, in_order
 from diffusae.capture.clock import Clock
 from diffusae.capture.hooks import Moment, hook_blocks

@@ -10,7 +10,6 @@ from typing import Any
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block, Tokens
 
-
 _REGISTERS = 8
 """Learned tokens before the text, of every denoiser of the class."""
 
