@@ -92,8 +92,10 @@ def test_a_foreign_autoencoder_is_labelled_evaluated_explored_and_steered_by(
     (strip,) = (study.directory / "steer").glob("*/strip.png")
     assert strip.stat().st_size > 0
     shutil.rmtree(study.directory / "steer")
-    page = explorer(study.directory).get("/")
-    assert page.status_code == 200 and study.cell_name in page.text
+    explored = explorer(study.directory)
+    for address in ("/", f"/cells/{study.cell_name}/", f"/latents/{study.cell_name}/5/"):
+        page = explored.get(address)
+        assert page.status_code == 200 and study.cell_name in page.text
 
 
 def explorer(directory: Path) -> TestClient:

@@ -275,4 +275,5 @@ def test_only_what_both_sides_know_can_differ():
     assert found(model="/models/CompVis--stable-diffusion-v1-4") == []
     assert found(model="SD15") == ["model SD15 -> CompVis/stable-diffusion-v1-4"]
     assert found(t=0.25, quantity="output") == ["quantity output -> update", "t 0.25 -> 0.5"]
-    assert found(timestep=500) == ["timestep 500 -> 501"]
+    assert found(timestep=500) == []
+    assert found(timestep=480) == ["timestep 480 -> 501"]

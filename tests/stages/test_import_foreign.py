@@ -9,13 +9,17 @@ import pytest
 import foreign_saes
 from composing import compose
 from diffusae.errors import UserError
+from diffusae.report.card_summary import summary_in
 from diffusae.runs.record import read_record
+from diffusae.sae.exchange import export_sae, import_sae
 from diffusae.sae.storage import load_sae
+from diffusae.stages.export_cell import export_cell
 from diffusae.stages.import_cell import import_cell
 from diffusae.study.study import Study
 from foreign_saes import Weights
 
 WEIGHTS = Weights.drawn(6, 11)
+TAG = "sae.tag=x"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +28,7 @@ def _converted_here(monkeypatch, tmp_path_factory):
 
 
 def imported(tmp_path, written, *overrides):
-    options = [f"paths.outputs={tmp_path}", f"source={written.source}", "sae.tag=x"]
+    options = [f"paths.outputs={tmp_path}", f"source={written.source}", TAG]
     cfg = compose("import", ["debug=tiny", *options, *overrides])
     import_cell(cfg)
     return Study(cfg).sae
@@ -92,6 +96,18 @@ def test_what_it_was_trained_on_is_recorded(tmp_path, unbox):
     assert set(record.determines["files"]) == {"state_dict.pth", "config.json"}
 
 
+def test_the_card_of_an_autoencoder_of_outputs_says_so(tmp_path, saeuron):
+    text = ("collection=pictures_world", "collection.record=output", "stated.conditioning=uncond")
+    imported(tmp_path, saeuron, *text)
+    export_cell(compose("export", ["debug=tiny", f"paths.outputs={tmp_path}", *text[:2], TAG]))
+    (card,) = (tmp_path / "tiny").glob("export/sae_lens/*-x/README.md")
+    said = card.read_text()
+    assert "It reconstructs the outputs of one transformer block" in said
+    assert "Its input is the block's output in float32, one vector a position.\n" in said
+    summary = summary_in(said)
+    assert summary is not None and (summary.d_in, summary.conditioning) == (6, "uncond")
+
+
 def test_another_cell_takes_it_all_the_same_and_records_both_sides(tmp_path, unbox):
     metadata = load_sae(imported(tmp_path, unbox, "another_cell=true"))[1]
     assert metadata["cell"]["model"] == "miniature"
@@ -120,8 +136,6 @@ def test_the_hookpoint_of_a_place_in_the_list_is_compared_by_its_path(tmp_path, 
 
 
 def test_an_export_of_another_cell_is_refused_too(tmp_path):
-    from diffusae.sae.exchange import export_sae, import_sae
-
     sae = import_sae(foreign_saes.saeuron(tmp_path / "a", WEIGHTS).source)
     facts = {"model": "miniature", "block": "mid", "conditioning": "cond", "t": 1.0}
     facts |= {"hookpoint": "mid_block.attentions.0"}

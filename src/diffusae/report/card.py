@@ -59,6 +59,7 @@ class ModelCard:
         validation: metric -> value at the training's end, shown where there are no results.
         results: measured on this very autoencoder.
         summary: the same for programs.
+        quantity: of the block, such as "update" or "output".
 
     Raises:
         UserError: an unknown format.
@@ -76,10 +77,17 @@ class ModelCard:
     results: Sequence[Result]
     provenance: Mapping[str, Any]
     summary: CardSummary | None = None
+    quantity: str = "update"
 
     def __post_init__(self) -> None:
         if self.format not in LIBRARIES:
             raise unknown("format", self.format, LIBRARIES)
+
+    @property
+    def reconstructs(self) -> str:
+        """The quantity in words."""
+        words = {"update": "updates (output minus input)", "output": "outputs"}
+        return words.get(self.quantity, self.quantity)
 
 
 def render_card(card: ModelCard) -> str:

@@ -15,6 +15,8 @@ _HOOKPOINT = re.compile(r"(?P<path>[^:@]+)(:(?P<site>\w+))?(@(?P<stream>\w+))?")
 _TEXT_LAYER = re.compile(
     r"text_encoder(?:_([23]))?\.(?:text_model\.)?encoder\.(?:layers|block)\.(\d+)"
 )
+_NEAR, _NEAR_STEPS = 5e-3, 5
+"""Moments that differ by less are the same: in t, and in timesteps of 1,000."""
 _SITES = {"after": "output"}
 """The site of a hookpoint -> the quantity, where they have different names."""
 
@@ -101,7 +103,7 @@ def differences(theirs: Belongs, ours: Belongs, *, names: set[str]) -> Iterator[
         if name == "model":
             same = bool(names_of(str(other)) & names)
         elif isinstance(value, int | float) and isinstance(other, int | float):
-            same = abs(value - other) < 5e-3
+            same = abs(value - other) < (_NEAR_STEPS if name == "timestep" else _NEAR)
         else:
             same = other == value
         if not same:

@@ -73,7 +73,7 @@ def read_weights(
             if named is not None and named != size
         )
     tensors = read_tensors(path, remedy=remedy)
-    return {name: tensors[name].double() for name in axes}
+    return {name: tensors.pop(name).double() for name in axes}
 
 
 def truth(config: Mapping[str, Any], name: str, *, absent: bool) -> bool:

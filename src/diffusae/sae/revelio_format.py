@@ -42,9 +42,9 @@ def read(checkpoint: Checkpoint, stated: Stated) -> Folded:
 
 
 def belongs(checkpoint: Checkpoint) -> Belongs:
-    """An empty prompt is the unconditional branch. Section and, where its folder of features is called as in the repository, model and timestep
-    ("caltech101/SD15/timestep_500"). The setting `timestep` of a training is not used: the
-    repository leaves it at 0.
+    """The section and, where the folder of features is called as in the repository, model and
+    timestep ("caltech101/SD15/timestep_500"). The setting `timestep` of a training is not used: the
+    repository leaves it at 0. Its prompt is empty, which is the unconditional branch.
     """
     section, features = checkpoint.values.get("module_name"), checkpoint.values.get("model_name")
     match = _MODEL.fullmatch(features) if isinstance(features, str) else None
