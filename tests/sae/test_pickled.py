@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import foreign_saes
 from diffusae.errors import UserError
 from diffusae.sae import convert_pickle, pickled
+from diffusae.sae.exchange import read_foreign
 from diffusae.sae.pickled import as_safetensors
 from diffusae.tensor_files import read_header
 
@@ -76,6 +77,13 @@ def test_a_conversion_has_bounded_memory(tmp_path):
     )
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     assert "memory" in done.stdout.lower()
+
+
+def test_a_fault_in_a_converted_file_names_the_users_own(tmp_path, monkeypatch):
+    foreign_saes.convert_here(monkeypatch, tmp_path)
+    torch.save({"encoder.weight": torch.ones(2, 3)}, tmp_path / "sae.pt")
+    with pytest.raises(UserError, match=r"/sae.pt must hold .*holds encoder.weight"):
+        read_foreign(tmp_path / "sae.pt", format="sdxl_unbox")
 
 
 def test_a_pickle_that_is_too_large_is_not_read(tmp_path, monkeypatch):

@@ -25,10 +25,20 @@ IOU = Result("composition", Estimate(0.5, None, 9), True, "IoU")
 
 
 def summary(**changes) -> CardSummary:
-    values: dict[str, Any] = {"version": VERSION, "model": "miniature", "block": "mid", "t": 0.5}
-    values |= {"hookpoint": "mid_block.attentions.0", "conditioning": "cond"}
-    values |= {"d_in": 8, "d_sae": 32, "sparsity": "topk"}
-    return CardSummary(**(values | {"results": (Figure.of(FVU), Figure.of(IOU))} | changes))
+    values: dict[str, Any] = {
+        "version": VERSION,
+        "model": "miniature",
+        "block": "mid",
+        "hookpoint": "mid_block.attentions.0",
+        "t": 0.5,
+        "conditioning": "cond",
+        "d_in": 8,
+        "d_sae": 32,
+        "sparsity": "topk",
+        "results": (Figure.of(FVU), Figure.of(IOU)),
+        **changes,
+    }
+    return CardSummary(**values)
 
 
 def card(of: CardSummary | None = None) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError
-from diffusae.parsing import json_value, read_json, reading
+from diffusae.parsing import json_value, of_type, read_json, reading
 from diffusae.sae.pickled import PICKLES, as_safetensors
 from diffusae.tensor_files import Header, read_header
 
@@ -49,6 +49,7 @@ class Checkpoint:
         weights: the same as safetensors.
         header: of `weights`.
         values: what the JSON beside it says; without JSON, the plain values of the pickle.
+        said_in: the file of the values, for messages.
         files: all that decides an import.
     """
 
@@ -56,6 +57,7 @@ class Checkpoint:
     weights: Path
     header: Header
     values: Mapping[str, Any]
+    said_in: str
     files: tuple[Path, ...]
 
     def hookpoint(self) -> str | None:
@@ -84,7 +86,10 @@ def opened(source: Path) -> Iterator[Checkpoint]:
         yield _checkpoint(path, path, config)
     else:
         with as_safetensors(path) as weights:
-            yield _checkpoint(path, weights, config)
+            try:
+                yield _checkpoint(path, weights, config)
+            except UserError as error:  # whose file lies elsewhere
+                raise UserError(str(error).replace(str(weights), str(path))) from error
 
 
 def _checkpoint(path: Path, weights: Path, config: Path | None) -> Checkpoint:
@@ -93,9 +98,15 @@ def _checkpoint(path: Path, weights: Path, config: Path | None) -> Checkpoint:
         values = read_json(config, remedy=_REMEDY)
     else:
         with reading(path, remedy=_REMEDY):
-            values = json_value(header.metadata.get("values", "{}"))
-    files = (path,) if config is None else (path, config)
-    return Checkpoint(path=path, weights=weights, header=header, values=values, files=files)
+            values = of_type(json_value(header.metadata.get("values", "{}")), dict, "values")
+    return Checkpoint(
+        path=path,
+        weights=weights,
+        header=header,
+        values=values,
+        said_in=(config or path).name,
+        files=(path,) if config is None else (path, config),
+    )
 
 
 def _only_file(directory: Path) -> Path:

@@ -35,6 +35,7 @@ def read_weights(
     *,
     of: str = "W_dec",
     ignored: Collection[str] = (),
+    where: str = CONFIG_NAME,
 ) -> dict[str, Tensor]:
     """The tensors of exactly these names, in float64, so that what is folded in is rounded once.
 
@@ -44,6 +45,7 @@ def read_weights(
         sizes: the two axes of the tensor `of`, in order, by the names that the configuration has
             for them; a value is None where the configuration does not name it.
         ignored: tensors that may be there and are left out: counts of the training.
+        where: the configuration's file, for messages.
 
     Raises:
         UserError: the file is missing or damaged, lacks a tensor or has one that is neither read
@@ -68,7 +70,7 @@ def read_weights(
             if name in axes and (header.dtypes[name] not in _FLOATS or len(shape) != axes[name])
         )
         together(
-            f"{CONFIG_NAME} says {name}={shown(named)}, {of} has {size}"
+            f"{where} says {name}={shown(named)}, {of} has {size}"
             for (name, named), size in zip(sizes.items(), header.shapes[of], strict=True)
             if named is not None and named != size
         )
@@ -95,11 +97,11 @@ def require(config: Mapping[str, Any], name: str, *allowed: Any, why: str) -> No
         raise UserError(f"{CONFIG_NAME}: {name}={shown(config[name])} must be {good}: {why}")
 
 
-def whole_number(config: Mapping[str, Any], name: str) -> int:
-    """A whole number from 1; `UserError` for anything else."""
+def whole_number(config: Mapping[str, Any], name: str, *, where: str = CONFIG_NAME) -> int:
+    """A whole number from 1; `UserError` for anything else. `where`: its file, for the message."""
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(
-            f"{CONFIG_NAME}: {name}={shown(value)} must be a whole number from 1; save it again"
+            f"{where}: {name}={shown(value)} must be a whole number from 1; save it again"
         )
     return value

@@ -31,13 +31,13 @@ def read(checkpoint: Checkpoint, stated: Stated) -> Folded:
     """
     values = checkpoint.values
     sizes = {name: values.get(name) for name in ("d_sae", "d_in")}
-    tensors = read_weights(checkpoint.weights, AXES, sizes)
+    tensors = read_weights(checkpoint.weights, AXES, sizes, where=checkpoint.said_in)
     return Folded(
         W_enc=tensors["W_enc"].T,
         b_enc=tensors["b_enc"],
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
-        sparsity=TopK(stated.k or whole_number(values, "k")),
+        sparsity=TopK(stated.k or whole_number(values, "k", where=checkpoint.said_in)),
     )
 
 

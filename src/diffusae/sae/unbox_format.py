@@ -36,13 +36,14 @@ def read(checkpoint: Checkpoint, stated: Stated) -> Folded:
         {name: values.get(name) for name in ("d_model", "n_dirs_local")},
         of="decoder.weight",
         ignored=("stats_last_nonzero",),
+        where=checkpoint.said_in,
     )
     return Folded(
         W_enc=tensors["encoder.weight"],
         b_enc=tensors["latent_bias"],
         W_dec=tensors["decoder.weight"].T,
         b_dec=tensors["pre_bias"],
-        sparsity=TopK(stated.k or whole_number(values, "k")),
+        sparsity=TopK(stated.k or whole_number(values, "k", where=checkpoint.said_in)),
     )
 
 
