@@ -257,6 +257,7 @@ def test_a_hookpoints_name_says_path_quantity_and_stream():
     assert Belongs.at("a.1") == Belongs(hookpoint="a.1", quantity="update")
     assert Belongs.at("a.1:after") == Belongs(hookpoint="a.1", quantity="output")
     assert Belongs.at("a.1:mlp_out@text") == Belongs(hookpoint="a.1@text", quantity="mlp_out")
+    assert Belongs.at("text_encoder.encoder.layers.2").quantity == "output"
     assert Belongs.at("a.1@picture", quantity="output").quantity == "output"
     with pytest.raises(UserError, match="must be PATH"):
         Belongs.at("a:b:c")

@@ -138,7 +138,7 @@ def test_the_hookpoint_of_a_place_in_the_list_is_compared_by_its_path(tmp_path, 
 def test_an_export_of_another_cell_is_refused_too(tmp_path):
     sae = import_sae(foreign_saes.saeuron(tmp_path / "a", WEIGHTS).source)
     facts = {"model": "miniature", "block": "mid", "conditioning": "cond", "t": 1.0}
-    facts |= {"hookpoint": "mid_block.attentions.0"}
+    facts |= {"hookpoint": "mid_block.attentions.0", "quantity": "update"}
     export_sae(tmp_path / "b", sae, format="sae_lens", metadata=facts)
     written = foreign_saes.Written(tmp_path / "b", lambda x: (x, x), "sae_lens", {})
     with pytest.raises(UserError, match=r"\(there -> here\): t 1.0 -> 0.5; choose"):

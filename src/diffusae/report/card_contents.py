@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from diffusae.activations.manifest import MANIFEST, Manifest
-from diffusae.errors import UserError
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.card import ModelCard
 from diffusae.report.card_summary import VERSION, CardSummary, Figure
@@ -16,7 +15,6 @@ from diffusae.report.how_collected import how_collected
 from diffusae.runs.record import RunRecord, parent_signature, read_record
 from diffusae.runs.survey import finished_runs
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.belongs import Belongs
 from diffusae.sae.folded import CodeUnits
 from diffusae.study.streams import stream_of
 from diffusae.study.study import Study
@@ -51,7 +49,7 @@ def card_of(
         ),
         results=results,
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
-        quantity=_quantity(metadata, hookpoint),
+        quantity=str(metadata.get("quantity", "update")),
         summary=CardSummary(
             version=VERSION,
             **study.cell.coordinates(),
@@ -62,15 +60,6 @@ def card_of(
             results=tuple(map(Figure.of, results)),
         ),
     )
-
-
-def _quantity(metadata: Mapping[str, Any], hookpoint: str) -> str:
-    """What an imported SAE's cell records, or what the hookpoint's name says."""
-    said = metadata.get("quantity")
-    try:
-        return said if isinstance(said, str) else str(Belongs.at(hookpoint).quantity)
-    except UserError:  # the name may come from anyone
-        return "update"
 
 
 def _base_model(study: Study) -> str:

@@ -15,6 +15,7 @@ _HOOKPOINT = re.compile(r"(?P<path>[^:@]+)(:(?P<site>\w+))?(@(?P<stream>\w+))?")
 _TEXT_LAYER = re.compile(
     r"text_encoder(?:_([23]))?\.(?:text_model\.)?encoder\.(?:layers|block)\.(\d+)"
 )
+_LAYER = re.compile(r"text[23]?_\d+")
 _NEAR, _NEAR_STEPS = 5e-3, 5
 """Moments that differ by less are the same: in t, and in timesteps of 1,000."""
 _SITES = {"after": "output"}
@@ -46,15 +47,16 @@ class Belongs:
     @classmethod
     def at(cls, hookpoint: str, *, quantity: str | None = None, **others: Any) -> Belongs:
         """The same from a hookpoint as a configuration names it (`PATH[:SITE][@STREAM]`). Without
-        a site and a `quantity` it is the update.
+        a site and a `quantity` it is the update, and of a text encoder's layer the output.
         """
         match = _HOOKPOINT.fullmatch(hookpoint)
         if match is None:
             raise UserError(f"hookpoint {hookpoint!r} must be PATH, PATH:SITE or PATH:SITE@STREAM")
-        site, stream = match["site"], match["stream"]
+        path, stream = plain_path(match["path"]), match["stream"]
+        site = match["site"] or ("output" if _LAYER.fullmatch(path) else "update")
         return cls(
-            hookpoint=plain_path(match["path"]) + (f"@{stream}" if stream == "text" else ""),
-            quantity=quantity or _SITES.get(site or "update", site or "update"),
+            hookpoint=path + (f"@{stream}" if stream == "text" else ""),
+            quantity=quantity or _SITES.get(site, site),
             **others,
         )
 

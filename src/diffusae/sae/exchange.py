@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,7 +170,9 @@ def said_by_metadata(config: Mapping[str, Any]) -> Belongs:
     }
     if len(texts) < 3 or not is_number(t := said.get("t")):
         return Belongs()
-    return Belongs.at(texts.pop("hookpoint"), t=t, **texts)
+    found = Belongs.at(texts.pop("hookpoint"), t=t, **texts)
+    quantity = said.get("quantity")  # which exports of earlier versions do not say
+    return replace(found, quantity=quantity if isinstance(quantity, str) else None)
 
 
 def detect(source: Path | str) -> str | None:

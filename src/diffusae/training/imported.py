@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.activations.schema import Stream
@@ -51,6 +53,11 @@ def cell_belongs(study: Study) -> Belongs:
         timestep=stream.timestep if stream and not text else None,
         conditioning=study.cell.conditioning,
     )
+
+
+def with_quantity(study: Study, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of the study's SAE with the quantity that its cell records."""
+    return {"quantity": cell_belongs(study).quantity, **metadata}
 
 
 def require_belongs(study: Study, theirs: Belongs, *, ours: Belongs, of: str) -> None:
