@@ -105,9 +105,9 @@ def sdxl_unbox(
     }
     torch.save({"state_dict": state}, directory / "state_dict.pth")
     torch.save(torch.ones(d_sae), directory / "mean.pt")
-    told = {"n_dirs_local": d_sae, "d_model": d_in, "k": K, "auxk": 256}
-    told |= {"dead_steps_threshold": 2441, **config}
-    (directory / "config.json").write_text(json.dumps(told))
+    settings = {"n_dirs_local": d_sae, "d_model": d_in, "k": K, "auxk": 256}
+    settings |= {"dead_steps_threshold": 2441, **config}
+    (directory / "config.json").write_text(json.dumps(settings))
     return Written(directory, _topk(w, K), "sdxl_unbox", {})
 
 
@@ -128,10 +128,10 @@ def saeuron(
     W_enc, b_enc, W_dec, b_dec = _torch(*w)
     tensors = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_dec}
     save_file(tensors, directory / "sae.safetensors")
-    told = {"expansion_factor": 16, "normalize_decoder": True, "num_latents": 0, "k": K}
-    told |= {"batch_topk": True, "sample_topk": False, "input_unit_norm": False}
-    told |= {"multi_topk": False, "d_in": w.W_enc.shape[1], **config}
-    (directory / "cfg.json").write_text(json.dumps(told))
+    settings = {"expansion_factor": 16, "normalize_decoder": True, "num_latents": 0, "k": K}
+    settings |= {"batch_topk": True, "sample_topk": False, "input_unit_norm": False}
+    settings |= {"multi_topk": False, "d_in": w.W_enc.shape[1], **config}
+    (directory / "cfg.json").write_text(json.dumps(settings))
     return Written(directory, _topk(w, K), "saeuron", {})
 
 

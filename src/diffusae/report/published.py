@@ -16,6 +16,7 @@ from diffusae.hub.repository import HubRepository, LocalRepository, small_file
 from diffusae.parsing import json_value
 from diffusae.report.card_summary import LONGEST_TEXT, Figure, summary_in
 from diffusae.sae.belongs import names_of, plain_path
+from diffusae.sae.checkpoint import hookpoint_of
 
 MOST_BYTES = 1 << 20
 """Of one card or configuration."""
@@ -24,7 +25,6 @@ MOST_ENTRIES = 1000
 _OF_CARD = ("model", "block", "hookpoint", "t", "conditioning", "d_in", "d_sae", "sparsity")
 _STATE = re.compile(r"state_dict\.(pth|pt|safetensors)|sae\.safetensors|sae_weights\.safetensors")
 _DIFFRACT = re.compile(r"(?:sae|transcoder)_(?:img|txt)_(\d+)\.pt")
-_OF_FOLDER = re.compile(r"(?:unet|transformer|text_encoder(?:_[23])?)\.[\w.]+?(?=_k\d+_|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def published_in(repository: HubRepository | LocalRepository) -> list[Published]
             values = {name: getattr(summary, name) for name in _OF_CARD}
             found.append(replace(entry, **values, measured=summary.results))
         else:
-            found.append(replace(entry, **_told_by_config(config)))
+            found.append(replace(entry, **_of_config(config)))
     return found
 
 
@@ -98,30 +98,30 @@ def _hookpoint(place: str) -> str | None:
     parts = place.split("/")
     if match := _DIFFRACT.fullmatch(parts[-1]):
         return f"transformer_blocks.{match[1]}"
-    for part in reversed(parts[-2:]):
-        if match := _OF_FOLDER.match(part):
-            return plain_path(match[0])
-    return None
+    hookpoint = hookpoint_of(parts)
+    return None if hookpoint is None else plain_path(hookpoint)
 
 
-def _told_by_config(text: str) -> dict[str, Any]:
+def _of_config(text: str) -> dict[str, Any]:
     """Cell and sizes by a `cfg.json` of ours, or of one that has the same entries."""
     try:
-        config = json_value(text)
+        config = _dict(json_value(text))
     except UserError:
         return {}
-    told = config if isinstance(config, dict) else {}
-    metadata = _dict(told.get("metadata"))
+    metadata = _dict(config.get("metadata"))
     cell = metadata | _dict(metadata.get("cell"))
     kinds = {"model": str, "block": str, "hookpoint": str, "conditioning": str, "t": float}
     values: dict[str, Any] = {name: cell.get(name) for name in kinds}
-    values |= {"d_in": told.get("d_in"), "d_sae": told.get("d_sae") or told.get("num_latents")}
-    values["sparsity"] = _dict(told.get("sparsity")).get("name")
+    values |= {
+        "d_in": config.get("d_in"),
+        "d_sae": config.get("d_sae") or config.get("num_latents"),
+    }
+    values["sparsity"] = _dict(config.get("sparsity")).get("name")
     kinds |= {"d_in": int, "d_sae": int, "sparsity": str}
     return {
         name: value[:LONGEST_TEXT] if isinstance(value, str) else value
         for name, value in values.items()
-        if value and type(value) is kinds[name]
+        if type(value) is kinds[name]
     }
 
 
@@ -140,7 +140,7 @@ def _text(repository: HubRepository | LocalRepository, file: RemoteFile | None, 
     return data.decode(errors="replace")
 
 
-def told(figures: Sequence[Figure]) -> str:
+def in_words(figures: Sequence[Figure]) -> str:
     """Measured values in words: "fvu 0.312 [0.25, 0.375] n 77"."""
     return "; ".join(map(_figure, figures)) or "not measured"
 

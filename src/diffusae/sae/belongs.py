@@ -65,7 +65,7 @@ class Belongs:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def unknown(self) -> list[str]:
-        """The names of what nobody says. A moment may be told by `t` or by the timestep."""
+        """The names of what nobody says. A moment may be said by `t` or by the timestep."""
         known = self.known()
         moment = {"t", "timestep"} if {"t", "timestep"} & known.keys() else set()
         names = [field.name for field in fields(self) if field.name != "timestep"]

@@ -5,7 +5,7 @@ JSON configuration beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +64,15 @@ class Checkpoint:
         """The module's path that the name of the file's folder, or of the one above it, begins
         with: "unet.mid_block.attentions.0" of "unet.mid_block.attentions.0_k10_hidden5120/final".
         """
-        for folder in self.path.absolute().parts[-3:-1][::-1]:
-            if match := _OF_FOLDER.match(folder):
-                return match[0]
-        return None
+        return hookpoint_of(self.path.absolute().parts[:-1])
+
+
+def hookpoint_of(folders: Sequence[str]) -> str | None:
+    """The module's path that the last folder's name begins with, or the name above it."""
+    for folder in reversed(folders[-2:]):
+        if match := _OF_FOLDER.match(folder):
+            return match[0]
+    return None
 
 
 @contextmanager

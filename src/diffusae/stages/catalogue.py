@@ -17,7 +17,7 @@ from rich.text import Text
 from diffusae.errors import UserError
 from diffusae.hub.repository import HubRepository, HubUnreachable, LocalRepository
 from diffusae.hub.settings import CatalogueSettings, HubSettings
-from diffusae.report.published import Published, published_in, told
+from diffusae.report.published import Published, in_words, published_in
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _print_table(found: Sequence[Published]) -> None:
         t = None if entry.t is None else f"{entry.t:.2f}"
         cells = (entry.repo, entry.place, entry.model, entry.block or entry.hookpoint, t)
         sizes = (entry.conditioning, entry.d_in, entry.d_sae, entry.sparsity)
-        row = (*cells, *sizes, told(entry.measured))
+        row = (*cells, *sizes, in_words(entry.measured))
         table.add_row(*(Text(_plain("-" if cell is None else str(cell))) for cell in row))
     console = Console()
     console.width = max(console.width, WIDTH)
