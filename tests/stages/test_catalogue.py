@@ -209,12 +209,12 @@ def test_a_large_card_is_not_fetched(copies, monkeypatch):
 
 def test_an_autoencoder_without_a_card_is_listed_by_its_configuration(tmp_path):
     (tmp_path / "sae.safetensors").write_bytes(b"")
-    cell = {"model": "m", "block": "up", "t": 0.0, "conditioning": "uncond"}
+    cell: dict[str, Any] = {"model": "m", "block": "up", "t": 0.0, "conditioning": "uncond"}
     metadata = {"cell": cell, "hookpoint": "a.1"}
     config = {"d_in": 8, "d_sae": 32, "sparsity": {"name": "topk"}, "metadata": metadata}
     (tmp_path / "cfg.json").write_text(json.dumps(config))
     (entry,) = published_in(LocalRepository(tmp_path))
-    sizes = {"d_in": 8, "d_sae": 32, "sparsity": "topk", "hookpoint": "a.1"}
+    sizes: dict[str, Any] = {"d_in": 8, "d_sae": 32, "sparsity": "topk", "hookpoint": "a.1"}
     assert entry == Published(repo=str(tmp_path), place=".", **sizes, **cell)
 
 
