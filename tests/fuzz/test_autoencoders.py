@@ -9,8 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import foreign_saes
+from diffusae.sae import convert_pickle
 from diffusae.sae.autoencoder import SparseAutoencoder
-from diffusae.sae.exchange import FORMATS, detect, export_sae, import_sae
+from diffusae.sae.checkpoint import Stated
+from diffusae.sae.exchange import FORMATS, detect, export_sae, import_sae, read_foreign
 from diffusae.sae.sparsity import BatchTopK, JumpReLU, MatryoshkaTopK, ReLU, Sparsity, TopK
 from diffusae.sae.storage import load_sae, save_sae
 from fuzz.mutations import mutated, mutated_json, mutated_safetensors
@@ -92,3 +95,35 @@ def test_damaged_weights_of_others(theirs, data):
     with replaced(path, data.draw(mutated_safetensors(path.read_bytes()))), only_user_errors():
         detect(path.parent)
         import_sae(path.parent)(X)
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of tensors, as safetensors, of every paper's format."""
+    folder, files = tmp_path_factory.mktemp("papers"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_pickle, "_limit_memory", lambda _: None)
+        for format, write in foreign_saes.WRITERS.items():
+            source = write(folder / format, foreign_saes.Weights.drawn(D_IN, D_SAE)).source
+            path = source if source.is_file() else source / "state_dict.pth"
+            if format == "saeuron":
+                files[format] = source / "sae.safetensors"
+            else:
+                files[format] = path.with_suffix(".safetensors")
+                convert_pickle.main(path, files[format], 0)
+    return files
+
+
+@given(st.data())
+def test_damaged_weights_of_papers(papers, data):
+    path = papers[data.draw(st.sampled_from(sorted(papers)))]
+    with replaced(path, data.draw(mutated_safetensors(path.read_bytes()))), only_user_errors():
+        read_foreign(path, stated=Stated(k=3, timestep=501.0)).sae(X)
+
+
+@given(st.data())
+def test_damaged_configurations_of_papers(papers, data):
+    weights = papers[data.draw(st.sampled_from(["sdxl_unbox", "steerers", "saeuron"]))]
+    path = next(weights.parent.glob("*.json"))
+    with replaced(path, data.draw(damaged(path))), only_user_errors():
+        assert read_foreign(weights).sae(X).shape == X.shape

@@ -24,12 +24,15 @@ STAGES: dict[str, str] = {
     "explore": "find, look at and steer latents in the browser (explore outputs/miniature)",
     "steer": "one prompt with a concept, or chosen latents, edited over strengths",
     "export": "write one cell's autoencoder for another library (format=...)",
-    "import": "place another library's autoencoder as one cell's (source=DIR)",
+    "import": "place another library's or paper's autoencoder as one cell's (source=DIR)",
     "push": (
         "publish one cell's autoencoder and its card on a model hub (repo=OWNER/NAME; dry_run=true"
         " shows what would go)"
     ),
     "pull": "place an autoencoder from a hub, or from a directory, as one cell's (repo=OWNER/NAME)",
+    "catalogue": (
+        "list published autoencoders with their measured figures (catalogue.repos=[OWNER/NAME])"
+    ),
     "report": "render the HTML report of what is finished",
     "claims": (
         "judge claims that were registered before, on pictures that nothing was chosen on"
@@ -47,7 +50,7 @@ STAGES: dict[str, str] = {
 CHOICES = {"evaluate": "evaluation", "steer": "intervention"}
 """Stages of whose configuration one group says what is done."""
 
-UNCHECKED = ("hookpoints", "report", "compare", "miniature")
+UNCHECKED = ("hookpoints", "catalogue", "report", "compare", "miniature")
 """Stages that need no study that could be carried out."""
 
 ENDLESS = ("explore",)

@@ -21,6 +21,9 @@ _INDEXED = re.compile(r"sae-\d{5}-of-\d{5}\.safetensors")
 MOST_BYTES = {INDEX: 16 << 20, CONFIG: 16 << 20, CARD: 16 << 20}
 """Limits of the files that are read into memory."""
 
+MOST_FILES = 100_000
+"""Of a repository that are listed."""
+
 _PART = re.compile(r"[^\\/:\x00-\x1f]+")
 _OF_GIT = (".gitattributes", ".gitignore")
 

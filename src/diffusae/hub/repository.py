@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from diffusae.errors import UserError
-from diffusae.hub.contents import RemoteFile
+from diffusae.hub.contents import MOST_FILES, RemoteFile
 from diffusae.hub.settings import HubSettings
 from diffusae.masking import masked
 from diffusae.sources import is_inside
@@ -52,7 +54,10 @@ class HubRepository:
         from huggingface_hub import RepoFile
 
         with self._explained():
-            entries = list(self.api.list_repo_tree(self.repo, recursive=True, revision=commit))
+            listed = self.api.list_repo_tree(self.repo, recursive=True, revision=commit)
+            entries = list(islice(listed, MOST_FILES + 1))
+        if len(entries) > MOST_FILES:
+            raise UserError(f"{self.repo} has more than {MOST_FILES} files; name another")
         return [
             RemoteFile(
                 entry.path,
@@ -172,3 +177,20 @@ class LocalRepository:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         return target
+
+
+def small_file(
+    repository: HubRepository | LocalRepository, file: RemoteFile, commit: str, *, most: int
+) -> bytes:
+    """The contents of one small file of a repository.
+
+    Raises:
+        UserError: it is larger than `most` bytes, or another than the repository lists.
+    """
+    if file.size > most:
+        raise UserError(f"{repository.repo}: {file.path} has {file.size} bytes, at most {most}")
+    with tempfile.TemporaryDirectory() as directory:
+        path = repository.fetch(file, Path(directory), commit)
+        if fault := file.fault(path):
+            raise UserError(f"{repository.repo}: {fault}; ask again")
+        return path.read_bytes()

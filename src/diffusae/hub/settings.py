@@ -1,4 +1,4 @@
-"""Settings of `diffusae push` and `diffusae pull`."""
+"""Settings of `diffusae push`, `diffusae pull` and `diffusae catalogue`."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ class PullSettings(HubSettings, part=""):
     repo: Annotated[str, Given("must name a repository or a directory; give repo=OWNER/NAME")]
     another_cell: bool
     """Whether an autoencoder that was trained on another cell is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueSettings(Settings, part="catalogue"):
+    """`conf/catalogue.yaml`."""
+
+    repos: list[str] | None
+    """Repositories of the hub, or directories; None: those of `known`."""
+    known: list[str]
+    model: str | None
+    block: str | None
+    t: Annotated[float, Within(0, 1)] | None
+    format: Literal["table", "json"]
+    timeout_s: Annotated[float, Within(1e-3, 10**6)]
+    """The longest wait for the hub's first answer."""
+    endpoint: str | None
+    """The address of another hub; None: HF_ENDPOINT, or huggingface.co."""

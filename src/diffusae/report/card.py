@@ -17,6 +17,7 @@ from diffusae.errors import unknown
 from diffusae.evaluation.result import Result
 from diffusae.files import atomic_path
 from diffusae.masking import masked
+from diffusae.report.card_summary import CardSummary
 from diffusae.report.markdown import as_text
 
 TEMPLATE = "card.md.j2"
@@ -57,6 +58,8 @@ class ModelCard:
             as unknown.
         validation: metric -> value at the training's end, shown where there are no results.
         results: measured on this very autoencoder.
+        summary: the same for programs.
+        quantity: of the block, such as "update" or "output".
 
     Raises:
         UserError: an unknown format.
@@ -73,10 +76,18 @@ class ModelCard:
     validation: Mapping[str, float]
     results: Sequence[Result]
     provenance: Mapping[str, Any]
+    summary: CardSummary | None = None
+    quantity: str = "update"
 
     def __post_init__(self) -> None:
         if self.format not in LIBRARIES:
             raise unknown("format", self.format, LIBRARIES)
+
+    @property
+    def reconstructs(self) -> str:
+        """The quantity in words."""
+        words = {"update": "updates (output minus input)", "output": "outputs"}
+        return words.get(self.quantity, self.quantity)
 
 
 def render_card(card: ModelCard) -> str:
@@ -91,6 +102,7 @@ def render_card(card: ModelCard) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["verbatim"] = Markup
     environment.filters["quoted"] = lambda value: Markup(
         json.dumps(str(value))
     )  # a JSON string is a YAML string

@@ -10,6 +10,7 @@ from typing import Any
 from diffusae.activations.manifest import MANIFEST, Manifest
 from diffusae.evaluation.result import Result, load_results
 from diffusae.report.card import ModelCard
+from diffusae.report.card_summary import VERSION, CardSummary, Figure
 from diffusae.report.how_collected import how_collected
 from diffusae.runs.record import RunRecord, parent_signature, read_record
 from diffusae.runs.survey import finished_runs
@@ -33,6 +34,7 @@ def card_of(
     signature = parent_signature(study.sae, stage="train")
     record = read_record(study.sae)
     assert record is not None  # or it would have no signature
+    results, hookpoint = _results(study, signature), str(metadata.get("hookpoint", "unknown"))
     return ModelCard(
         name=f"{study.name} {study.cell_name}",
         format=format,
@@ -54,8 +56,18 @@ def card_of(
         validation=(
             validation if isinstance(validation := metadata.get("validation"), Mapping) else {}
         ),
-        results=_results(study, signature),
+        results=results,
         provenance={"signature": signature, "commit": record.git_commit or "not from a repository"},
+        quantity=str(metadata.get("quantity", "update")),
+        summary=CardSummary(
+            version=VERSION,
+            **study.cell.coordinates(),
+            hookpoint=hookpoint,
+            d_in=sae.d_in,
+            d_sae=sae.d_sae,
+            sparsity=sae.sparsity.name,
+            results=tuple(map(Figure.of, results)),
+        ),
     )
 
 

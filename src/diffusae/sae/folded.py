@@ -4,7 +4,7 @@ know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -66,6 +66,15 @@ class Folded:
             if not torch.isfinite(getattr(self, name)).all()
         )
         self.sparsity.check(d_sae)
+
+    def of_unscaled(self, scale: float) -> Folded:
+        """This autoencoder takes vectors that were divided by `scale`; the result takes them as
+        they are, with the same pre-activations. A transcoder's target keeps its own units.
+        """
+        encoder = self.W_enc / scale
+        if self.transcodes:
+            return replace(self, W_enc=encoder)
+        return replace(self, W_enc=encoder, W_dec=self.W_dec * scale, b_dec=self.b_dec * scale)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,35 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_weights(
-    path: Path, axes: Mapping[str, int], sizes: Mapping[str, Any]
+    path: Path,
+    axes: Mapping[str, int],
+    sizes: Mapping[str, Any],
+    *,
+    of: str = "W_dec",
+    ignored: Collection[str] = (),
+    where: str = CONFIG_NAME,
 ) -> dict[str, Tensor]:
     """The tensors of exactly these names, in float64, so that what is folded in is rounded once.
 
     Args:
         path: of the safetensors file.
         axes: name -> how many axes the tensor has.
-        sizes: the two axes of W_dec, d_sae and d_in, by the names that the configuration has for
-            them; a value is None where the configuration does not name it.
+        sizes: the two axes of the tensor `of`, in order, by the names that the configuration has
+            for them; a value is None where the configuration does not name it.
+        ignored: tensors that may be there and are left out: counts of the training.
+        where: the configuration's file, for messages.
 
     Raises:
-        UserError: the file is missing or damaged, lacks a tensor or has one that we would ignore, a
-            tensor is not made of floats or has other axes, or W_dec another size than the
-            configuration says.
+        UserError: the file is missing or damaged, lacks a tensor or has one that is neither read
+            nor ignored, a tensor is not made of floats or has other axes, or `of` another size
+            than the configuration says.
     """
     remedy = "copy or save it again"
     try:
         header = read_header(path, remedy=remedy)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {remedy}") from None
-    if header.shapes.keys() != axes.keys():
+    if header.shapes.keys() - set(ignored) != axes.keys():
         raise UserError(
             f"{path} must hold {', '.join(sorted(axes))}, holds"
             f" {', '.join(sorted(header.shapes))[:400] or 'nothing'}; only plain autoencoders of"
@@ -59,14 +67,15 @@ def read_weights(
         together(
             f"{name} must be floats with {axes[name]} axes, is {header.dtypes[name]} {list(shape)}"
             for name, shape in header.shapes.items()
-            if header.dtypes[name] not in _FLOATS or len(shape) != axes[name]
+            if name in axes and (header.dtypes[name] not in _FLOATS or len(shape) != axes[name])
         )
         together(
-            f"{CONFIG_NAME} says {name}={shown(named)}, W_dec has {size}"
-            for (name, named), size in zip(sizes.items(), header.shapes["W_dec"], strict=True)
+            f"{where} says {name}={shown(named)}, {of} has {size}"
+            for (name, named), size in zip(sizes.items(), header.shapes[of], strict=True)
             if named is not None and named != size
         )
-    return {name: tensor.double() for name, tensor in read_tensors(path, remedy=remedy).items()}
+    tensors = read_tensors(path, remedy=remedy)
+    return {name: tensors.pop(name).double() for name in axes}
 
 
 def truth(config: Mapping[str, Any], name: str, *, absent: bool) -> bool:
@@ -88,11 +97,11 @@ def require(config: Mapping[str, Any], name: str, *allowed: Any, why: str) -> No
         raise UserError(f"{CONFIG_NAME}: {name}={shown(config[name])} must be {good}: {why}")
 
 
-def whole_number(config: Mapping[str, Any], name: str) -> int:
-    """A whole number from 1; `UserError` for anything else."""
+def whole_number(config: Mapping[str, Any], name: str, *, where: str = CONFIG_NAME) -> int:
+    """A whole number from 1; `UserError` for anything else. `where`: its file, for the message."""
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(
-            f"{CONFIG_NAME}: {name}={shown(value)} must be a whole number from 1; save it again"
+            f"{where}: {name}={shown(value)} must be a whole number from 1; save it again"
         )
     return value

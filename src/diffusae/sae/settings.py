@@ -17,6 +17,10 @@ Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 ACCELERATORS: tuple[str, ...] = get_args(Accelerator)
 FormatName = Literal["sae_lens", "eai_sparsify"]
 """A library whose files are written and read."""
+ForeignFormatName = Literal[
+    FormatName, "sdxl_unbox", "steerers", "saeuron", "revelio", "overcomplete", "diffract"
+]
+"""A format that is read."""
 
 Steps = Annotated[int, Within(1, 10**9)]
 SomeSteps = Annotated[int, Within(0, 10**9)]
@@ -104,6 +108,38 @@ class ExportSettings(Settings, part=""):
 class ImportSettings(Settings, part=""):
     """`conf/import.yaml`."""
 
-    source: Annotated[str, Given("must be the directory of a foreign SAE; give source=DIR")]
-    format: FormatName | None
+    source: Annotated[str, Given("must be a foreign SAE; give source=DIR or source=FILE")]
+    format: ForeignFormatName | None
     """None: recognised by the files."""
+    another_cell: bool
+    """Whether an SAE is taken that was trained on something else than the cell."""
+
+
+class MomentOrAll:
+    """The rule of a normalised time, or `all`."""
+
+    def broken(self, value: Any, kind: Any) -> str | None:
+        if value == "all" or (is_number(value) and 0 <= value <= 1):
+            return None
+        return "must be a number from 0 to 1, or all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedSettings(Settings, part="stated"):
+    """What the files of a foreign SAE do not say, or say wrongly; None: as they say."""
+
+    model: str | None
+    hookpoint: str | None
+    quantity: str | None
+    t: Annotated[float | str, MomentOrAll()] | None
+    conditioning: Literal["cond", "uncond"] | None
+    k: Annotated[int, Within(1, 10**7)] | None
+    threshold: Annotated[float, Within(0, 10**9)] | None
+    scale: Annotated[float, Within(1e-9, 10**9)]
+    """What vectors were divided by before the SAE saw them."""
+    timestep: Annotated[float, Within(0, 10**6)] | None
+
+    def said(self) -> dict[str, Any]:
+        """What is stated."""
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in values.items() if (name, value) != ("scale", 1.0)}

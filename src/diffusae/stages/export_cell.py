@@ -15,6 +15,7 @@ from diffusae.sae.exchange import export_sae
 from diffusae.sae.settings import ExportSettings, FormatName
 from diffusae.sae.storage import load_sae
 from diffusae.study.study import Study
+from diffusae.training.imported import with_quantity
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,12 @@ def export_to(study: Study, format: FormatName) -> Path:
     record = read_record(study.sae)
     assert record is not None  # or it would have no signature
     sae, metadata = load_sae(study.sae)
+    metadata = with_quantity(study, metadata)
     directory = study.directory / "export" / format / study.cell_name
     facts = {
         **study.cell.coordinates(),
         "hookpoint": str(metadata.get("hookpoint", "unknown")),
+        "quantity": metadata["quantity"],
         "sparsity": sae.sparsity.name,
         "diffusae_signature": signature,
         "diffusae_commit": record.git_commit,

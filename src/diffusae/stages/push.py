@@ -20,6 +20,7 @@ from diffusae.sae.exchange import FORMATS
 from diffusae.sae.storage import load_sae, weight_files
 from diffusae.stages.export_cell import export_to
 from diffusae.study.study import Study
+from diffusae.training.imported import with_quantity
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def _contents(study: Study, settings: PushSettings) -> Mapping[str, Path | bytes
         return {name: directory / name for name in (FORMATS[settings.format].weights, CONFIG, CARD)}
     parent_signature(study.sae, stage="train")  # there is one, and it is finished
     sae, metadata = load_sae(study.sae)  # and it is whole
+    metadata = with_quantity(study, metadata)
     card = render_card(card_of(study, sae, metadata, format=settings.format, code_units="data"))
     files = {name: study.sae / name for name in (*weight_files(study.sae), CONFIG)}
     return {**files, CARD: card.encode()}

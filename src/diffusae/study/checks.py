@@ -22,6 +22,7 @@ from diffusae.sae.settings import (
     ExportSettings,
     ImportSettings,
     SaeSettings,
+    StatedSettings,
     TrainerSettings,
 )
 from diffusae.sae.sparsity_checks import CHECKS
@@ -66,7 +67,7 @@ OF_STAGE: Mapping[str, tuple[type[Settings], ...]] = {
     "collect": (CollectSettings,),
     "run": (RunSettings,),
     "export": (ExportSettings,),
-    "import": (ImportSettings,),
+    "import": (ImportSettings, StatedSettings),
     "push": (PushSettings,),
     "pull": (PullSettings,),
 }
