@@ -67,7 +67,7 @@ FAMILIES = {
     "qwen_image": Family(
         qwen_image,
         places(*(f"transformer_blocks.{place}" for place in range(3))),
-        {"guidance": 1.0, "true_guidance": 4.0},
+        {"guidance": 4.0, "true_guidance": 4.0},
         passes=(("cond",), ("uncond",)),
         unguided={"true_guidance": None},
         call={"true_cfg_scale": 4.0, "negative_prompt": ["", ""]},
