@@ -56,11 +56,23 @@ def test_the_plain_schedule_is_that_of_the_shipped_weights():
 
 def test_timesteps_lie_in_range_and_the_shifted_schedule_trains_its_start():
     rng = np.random.default_rng(0)
-    for name, at_start in (("plain", 0.001), ("shifted", 0.041)):
+    for name, at_start in (("plain", 0.001), ("shifted", 0.025)):
         drawn = np.array([SCHEDULES[name].timestep(rng) for _ in range(4000)])
         assert drawn.min() >= 0
         assert drawn.max() <= 999
         assert np.mean(drawn == 999) == pytest.approx(at_start, abs=0.01)
+
+
+def test_three_quarters_of_the_timesteps_have_the_noise_at_which_shapes_are_decided():
+    """Medians by hand: sigmoid(-0.5) is .378 of the plain schedule, whose log-SNR there is the
+    shifted schedule's near timestep 764."""
+    plain, shifted = log_snr(stable_diffusion()), log_snr(SCHEDULES["shifted"].scheduler())
+    same = int(np.abs(shifted - plain[378]).argmin())
+    assert same == pytest.approx(764, abs=2)
+    rng = np.random.default_rng(0)
+    drawn = np.array([SCHEDULES["shifted"].timestep(rng) for _ in range(4000)])
+    assert np.median(drawn) == pytest.approx(736, abs=20)  # a quarter is uniform, median 500
+    assert np.mean(drawn < 250) == pytest.approx(0.25 * 0.25, abs=0.02)
 
 
 def test_dropped_skips_change_their_own_picture_alone():
