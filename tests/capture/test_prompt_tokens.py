@@ -7,9 +7,13 @@ around it. So two prompts differ at the first block where their tokens differ.
 from typing import Any
 
 import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
 
 from diffusae.capture.text import own_tokens
 from families.running import Case
+from tiny_families.flux2 import dev
+from tiny_pipeline import seeded
 
 FIRST = {
     "sd3": "transformer_blocks.0",
@@ -85,3 +89,23 @@ def test_right_padded_prompts_of_cogview4_are_not_named() -> None:
     case = Case("cogview4")
     case.pipe.tokenizer.padding_side = "right"
     assert own_tokens(case.pipe, "a cat", "cond", length=16) is None
+
+
+def test_flux2_devs_tokens_are_those_that_its_encoder_is_given() -> None:
+    """Its tokenizer would put another `<s>` before the one of the template."""
+    pipe = seeded(dev, 0)
+    own, start = pipe.tokenizer.backend_tokenizer, pipe.tokenizer.convert_tokens_to_ids("<s>")
+    own.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    assert pipe.tokenizer("a").input_ids[0] == start
+    given: dict[str, Any] = {}
+    encoder: Any = pipe.text_encoder
+    encoder.register_forward_pre_hook(
+        lambda _module, _args, kwargs: given.update(kwargs), with_kwargs=True
+    )
+    with torch.no_grad():
+        pipe.encode_prompt(prompt=["a cat sits"], max_sequence_length=48)
+    tokens = pipe.tokenizer.convert_ids_to_tokens(given["input_ids"][0])
+    mask = given["attention_mask"][0].tolist()
+    expected = {place: token for place, token in enumerate(tokens) if mask[place]}
+    assert own_tokens(pipe, "a cat sits", "cond", length=48, text_tokens=48) == expected
+    assert 0 < len(expected) < 48 and max(expected) == 47
