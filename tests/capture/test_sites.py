@@ -1,110 +1,185 @@
-"""Every site and both streams against plain hooks on the submodules, and edits at each site."""
+"""Every site and both streams of every family against plain hooks on the submodules, and edits at
+the sites of some.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from diffusae.backbone.families.table import adapter_of, list_hookpoints
-from diffusae.backbone.hookpoints import denoiser_of
-from diffusae.capture.generate import generate
-from diffusae.capture.hooks import hook_blocks
-from diffusae.capture.sequences import to_positions
+from diffusae.backbone.hookpoints import denoiser_of, find
+from diffusae.backbone.sites import SITES, STREAMS
+from diffusae.capture.generate import Generation
+from diffusae.capture.hooks import capture_updates, hook_blocks
+from diffusae.capture.sequences import named_arguments, to_positions
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.steer import steer
+from families.running import PROMPTS, Case
 from tiny_families import FAMILIES, tiny_family
+from tiny_families.video import ltx, wan
+from tiny_pipeline import seeded
 
-HEIGHT, WIDTH, STEPS = 64, 96, 2
-PROMPTS, SEEDS = ("a cat", "dogs and"), (1, 2)
-INNER = "mid_block.attentions.0.transformer_blocks.0"
+STEPS, POSITIONS = 2, 12  # 2 x 6 positions of a picture of 32 x 96 pixels
+
+Part = Callable[[int], slice]
+"""(tokens of a row's text) -> the places of a stream in the row."""
+
+
+def whole(_text: int) -> slice:
+    return slice(None)
+
+
+def first(text: int) -> slice:
+    return slice(text)
+
+
+def after(text: int) -> slice:
+    return slice(text, text + POSITIONS)
+
+
+def picture(_text: int) -> slice:
+    return slice(POSITIONS)
+
+
+def behind(start: int) -> Part:
+    return lambda text: slice(start, start + text)
 
 
 class Place(NamedTuple):
     """Where a plain hook sees a hookpoint's tokens."""
 
     path: str
-    side: Literal["input", "output"] = "output"
-    place: int = 0
-    """Among the inputs or the outputs of the module at `path`."""
-    part: slice = slice(None)
-    """Of a sequence that holds more."""
+    side: Literal["input", "output"]
+    name: str | int = 0
+    """Of the input, or the place among the outputs of the module at `path`."""
+    part: Part = whole
+    turn: tuple[int, int] = (0, 1)
+    """(the number of the module's call, the number of its calls) in one call of the block."""
 
 
-T5_AND_REGISTERS = 24 + 8
-WORDS, PICTURE = slice(0, T5_AND_REGISTERS), slice(T5_AND_REGISTERS, None)
-JOINT, SINGLE = "transformer_blocks.1", "single_transformer_blocks.0"
-PLACES: dict[str, dict[str, Place]] = {
-    "sd": {
-        f"{INNER}:mlp_in": Place(f"{INNER}.ff", "input"),
-        f"{INNER}:mlp_out": Place(f"{INNER}.ff"),
-        f"{INNER}:attn_out": Place(f"{INNER}.attn1"),
-        f"{INNER}:before": Place(INNER, "input"),
-        f"{INNER}:after": Place(INNER),
-    },
-    "sd3": {
-        f"{JOINT}:mlp_in": Place(f"{JOINT}.ff", "input"),
-        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
-        f"{JOINT}:attn_out": Place(f"{JOINT}.attn"),
-        f"{JOINT}:after": Place(JOINT, place=1),
-        f"{JOINT}:mlp_in@text": Place(f"{JOINT}.ff_context", "input"),
-        f"{JOINT}:mlp_out@text": Place(f"{JOINT}.ff_context"),
-        f"{JOINT}:attn_out@text": Place(f"{JOINT}.attn", place=1),
-        f"{JOINT}:after@text": Place(JOINT),
-    },
-    "flux": {
-        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
-        f"{JOINT}:mlp_in@text": Place(f"{JOINT}.ff_context", "input"),
-        f"{JOINT}:attn_out@text": Place(f"{JOINT}.attn", place=1),
-        f"{SINGLE}:after": Place(SINGLE, place=1),
-        f"{SINGLE}:after@text": Place(SINGLE),
-    },
-    # One sequence of registers, text and picture
-    "aura_flow": {
-        f"{SINGLE}:mlp_in": Place(f"{SINGLE}.ff", "input", part=PICTURE),
-        f"{SINGLE}:mlp_out": Place(f"{SINGLE}.ff", part=PICTURE),
-        f"{SINGLE}:attn_out": Place(f"{SINGLE}.attn", part=PICTURE),
-        f"{SINGLE}:after": Place(SINGLE, part=PICTURE),
-        f"{SINGLE}:mlp_in@text": Place(f"{SINGLE}.ff", "input", part=WORDS),
-        f"{SINGLE}:mlp_out@text": Place(f"{SINGLE}.ff", part=WORDS),
-        f"{SINGLE}:attn_out@text": Place(f"{SINGLE}.attn", part=WORDS),
-    },
-    # An MLP of convolutions, over feature maps
-    "sana": {
-        f"{JOINT}:mlp_in": Place(f"{JOINT}.ff", "input"),
-        f"{JOINT}:mlp_out": Place(f"{JOINT}.ff"),
-        f"{JOINT}:attn_out": Place(f"{JOINT}.attn1"),
-    },
-}
-"""{family: {hookpoint: where a plain hook sees it}}"""
+Places = Mapping[str, Place]
 
 
-@pytest.fixture(scope="module", params=list(PLACES))
-def family(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def pipe(family: str) -> Any:
-    return tiny_family(family)
-
-
-def make(pipe: Any, family: str, **options: Any) -> Any:
-    asked: dict[str, Any] = FAMILIES[family].asked | {
-        "height": HEIGHT,
-        "width": WIDTH,
-        "steps": STEPS,
+def stream(
+    path: str,
+    mlp: str = "ff",
+    attention: str = "attn1",
+    *,
+    text: bool = False,
+    given: str = "hidden_states",
+    output: int = 0,
+    attended: int = 0,
+    part: Part = whole,
+    turn: tuple[int, int] = (0, 1),
+) -> Places:
+    """All sites of one stream of a block, but the update."""
+    sites = {
+        "before": Place(path, "input", given, part),
+        "after": Place(path, "output", output, part),
     }
-    return generate(pipe, PROMPTS, SEEDS, **asked | options)
+    if mlp:
+        sites |= {
+            "mlp_in": Place(f"{path}.{mlp}", "input", 0, part, turn),
+            "mlp_out": Place(f"{path}.{mlp}", "output", 0, part, turn),
+            "attn_out": Place(f"{path}.{attention}", "output", attended, part),
+        }
+    return {f"{path}:{site}{'@text' if text else ''}": place for site, place in sites.items()}
 
 
-def times(pipe: Any) -> list[float]:
-    adapter = adapter_of(pipe)
-    unit = pipe.vae_scale_factor * adapter.patch
-    return adapter.schedule(pipe.scheduler, STEPS, HEIGHT * WIDTH // unit**2).tolist()
+_WORDS: Any = {"text": True, "given": "encoder_hidden_states", "attended": 1}
+
+
+def joint(path: str, mlp: str = "ff", text_mlp: str = "ff_context") -> Places:
+    """A block that returns (text, picture), and whose attention returns (picture, text)."""
+    words = stream(path, text_mlp, "attn", **_WORDS)
+    return {**stream(path, mlp, "attn", output=1), **words}
+
+
+def sequence(path: str, mlp: str, attention: str, of: Part, words: Part, **given: Any) -> Places:
+    """A block over picture and text in one."""
+    texts = stream(path, mlp, attention, text=True, part=words, **given)
+    return {**stream(path, mlp, attention, part=of, **given), **texts}
+
+
+JOINT, SINGLE, LAST = "transformer_blocks.1", "single_transformer_blocks.0", "transformer_blocks.2"
+UNET = "mid_block.attentions.0"
+_UNET = {**stream(UNET, ""), **stream(f"{UNET}.transformer_blocks.0")}
+_SD3 = {
+    **joint(JOINT),
+    **stream(LAST, "ff", "attn", output=1),
+    f"{LAST}:before@text": Place(LAST, "input", "encoder_hidden_states"),
+}
+_FLUX_SINGLE = {
+    **stream(SINGLE, "", output=1),
+    **stream(SINGLE, "", text=True, given="encoder_hidden_states"),
+}
+_FLUX = {**joint(JOINT), **_FLUX_SINGLE}
+_FLUX_SEQUENCE = {**joint(JOINT), **sequence(SINGLE, "", "", after, first)}
+_DOUBLE, _MIXED = "double_stream_blocks.1", "single_stream_blocks.0"
+_HIDREAM = {
+    **stream(_DOUBLE, "block.ff_i", "block.attn1", part=picture),
+    **stream(_DOUBLE, "block.ff_t", "block.attn1", output=1, **_WORDS),
+    **sequence(_MIXED, "block.ff_i", "block.attn1", picture, behind(16)),
+}  # a picture that is no square is padded to 16 positions
+_LUMINA2 = ("feed_forward", "attn")
+_Z_IMAGE = ("feed_forward", "attention")
+
+PLACES: dict[str, Places] = {
+    "sd": _UNET,
+    "sdxl": _UNET,
+    "sd3": _SD3,
+    "sd35": _SD3,
+    "sd35_without_t5": _SD3,
+    "flux": _FLUX,
+    "flux_kontext": _FLUX,
+    "flux2_klein": _FLUX_SEQUENCE,
+    "chroma": _FLUX_SEQUENCE,
+    "qwen_image": joint(JOINT, "img_mlp", "txt_mlp"),
+    "aura_flow": {**joint(f"joint_{JOINT}"), **sequence(SINGLE, "ff", "attn", after, first)},
+    "cogview4": {**stream(JOINT, turn=(0, 2)), **stream(JOINT, output=1, turn=(1, 2), **_WORDS)},
+    "hidream": _HIDREAM,
+    "lumina2": {
+        **stream("noise_refiner.0", *_LUMINA2),
+        **stream("context_refiner.0", *_LUMINA2, text=True, part=first),
+        **sequence("layers.1", *_LUMINA2, after, first),
+    },
+    "z_image": {
+        **stream("noise_refiner.0", *_Z_IMAGE, given="x", part=picture),
+        **stream("context_refiner.0", *_Z_IMAGE, text=True, given="x", part=first),
+        **sequence("layers.1", *_Z_IMAGE, picture, behind(32), given="x"),
+    },  # the picture is padded to 32 tokens
+    "pixart": stream(JOINT),
+    "pixart_sigma": stream(JOINT),
+    "sana": stream(JOINT),
+    # A block of the second half also reads the output of one of the first
+    "hunyuan_dit": {**stream("blocks.1"), **stream("blocks.5")},
+}
+"""{family: {hookpoint: where a plain hook sees it}}: of one block or two of every list"""
+
+IN_SEQUENCES = {"aura_flow": 8 + 24, "chroma": 24, "flux2_klein": 48, "hidream": 3 * 24}
+"""{family: tokens of every text, where picture and text are one sequence}"""
+EDITED = ("sd", "sd3", "flux", "aura_flow", "sana", "cogview4", "hidream", "z_image")
+"""Families whose sites are edited, one for every way in which a block can hold its streams."""
+
+case_of = cache(Case)
+
+
+def texts_of(case: Case) -> dict[str, list[int]]:
+    """{branch: tokens of every text}, as the pipeline encodes them."""
+    if case.name in IN_SEQUENCES or case.name not in ("lumina2", "z_image"):
+        return dict.fromkeys(("cond", "uncond"), [IN_SEQUENCES.get(case.name, 0)] * len(PROMPTS))
+    encoded = case.pipe.encode_prompt(list(PROMPTS), max_sequence_length=64, device="cpu")
+    if case.name == "lumina2":
+        return {"cond": encoded[1].sum(1).tolist(), "uncond": encoded[3].sum(1).tolist()}
+    return {"cond": list(map(len, encoded[0])), "uncond": list(map(len, encoded[1]))}
 
 
 def shift(tensor: Tensor, side: int = -1) -> Tensor:
@@ -113,99 +188,181 @@ def shift(tensor: Tensor, side: int = -1) -> Tensor:
 
 
 @contextmanager
-def plain_hooks(pipe: Any, family: str) -> Iterator[dict[str, list[Tensor]]]:
+def plain_hooks(denoiser: Any, places: Places) -> Iterator[dict[str, list[Tensor]]]:
     """{hookpoint: the tensor at every call of its submodule}, by hooks of torch alone."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in PLACES[family]}
+    seen: dict[str, list[Tensor]] = {name: [] for name in places}
     with ExitStack() as stack:
-        for name, at in PLACES[family].items():
-            module = denoiser_of(pipe).get_submodule(at.path)
+        for name, at in places.items():
 
-            def hook(_module, args, kwargs, output, name=name, at=at) -> None:
-                value = output if at.side == "output" else [*args, *kwargs.values()]
-                tensor = value if isinstance(value, Tensor) else value[at.place]
-                tokens = to_positions(tensor) if tensor.ndim == 4 else tensor[:, at.part]
-                seen[name].append(tokens)
+            def hook(module, args, kwargs, output, name=name, at=at) -> None:
+                value = output
+                if at.side == "input":
+                    given = named_arguments(module, args, kwargs)
+                    name_of = at.name if isinstance(at.name, str) else next(iter(given))
+                    value = given[name_of]
+                tensor = value if isinstance(value, Tensor) else value[at.name]
+                seen[name].append(to_positions(tensor) if tensor.ndim == 4 else tensor)
 
+            module = denoiser.get_submodule(at.path)
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield seen
 
 
-def test_each_site_holds_what_a_plain_hook_on_its_submodule_sees(pipe: Any, family: str) -> None:
-    names = {str(n): name for n, name in enumerate(PLACES[family])}
-    with plain_hooks(pipe, family) as seen:
-        made = make(pipe, family, hookpoints=names, timesteps=times(pipe))
-    without = make(pipe, family)
-    assert torch.equal(made.latents, without.latents)
-    for short, name in names.items():
-        text = name.endswith("@text")
-        for step, timestep in enumerate(times(pipe)):
-            got = {b: made.updates[short, timestep, b] for b in ("cond", "uncond")}
-            if family == "flux":  # a pass for cond, then one for uncond
-                cond, uncond = seen[name][2 * step : 2 * step + 2]
-            else:
-                uncond, cond = seen[name][step].chunk(2)
-            assert torch.equal(got["cond"], cond) and torch.equal(got["uncond"], uncond), name
-            assert not torch.equal(cond, uncond)
-            assert made.grids[short] == ((cond.shape[1],) if text else made.grids[short])
-            key = short, timestep, "cond"
-            assert made.lengths.get(key) == ([cond.shape[1]] * 2 if text else None)
+def expected(
+    case: Case, at: Place, calls: list[Tensor], step: int, branch: str
+) -> tuple[Tensor, list[int]]:
+    """What the plain hook saw of a branch's tokens in a step, and how many they are row by row."""
+    turn, turns = at.turn
+    for number, tensor in enumerate(calls[turn::turns]):
+        when, rows = case.rows(number)
+        if when == step and branch in rows:
+            texts = texts_of(case)[branch]
+            parts = [row[at.part(n)] for row, n in zip(tensor[rows[branch]], texts, strict=True)]
+            return pad_sequence(parts, batch_first=True), [len(part) for part in parts]
+    raise AssertionError(f"no call of {branch} in step {step}")
 
 
-def test_the_update_is_what_comes_after_without_what_was_before(pipe: Any, family: str) -> None:
-    streams = ("", "@text") if any("@text" in name for name in PLACES[family]) else ("",)
-    path = FAMILIES[family].blocks["down"][0]
-    sites = {site: f"{path}:{site}" for site in ("update", "before", "after")}
-    names = {f"{site}{s}": f"{name}{s}" for site, name in sites.items() for s in streams}
-    made = make(pipe, family, hookpoints=names, timesteps=times(pipe)[-1:])
-    for stream in streams:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_site_holds_what_a_plain_hook_on_its_submodule_sees(name: str) -> None:
+    case, places = case_of(name), PLACES[name]
+    updates = {hookpoint.replace(":after", "") for hookpoint in places if ":after" in hookpoint}
+    names: Any = {hookpoint: hookpoint for hookpoint in [*places, *updates]}
+    times = case.timesteps(STEPS)
+    with plain_hooks(case.denoiser, places) as seen:
+        made = case.make(steps=STEPS, hookpoints=names, timesteps=times)
+    assert torch.equal(made.latents, case.make(steps=STEPS).latents)
+    for hookpoint, at in places.items():
+        of_text = hookpoint.endswith("@text")
+        for step, timestep in enumerate(times):
+            both = []
+            for branch in ("cond", "uncond"):
+                key = hookpoint, timestep, branch
+                tokens, lengths = expected(case, at, seen[hookpoint], step, branch)
+                beyond = made.updates[key].shape[1] - tokens.shape[1]  # of another branch's texts
+                assert torch.equal(made.updates[key], pad(tokens, (0, 0, 0, beyond))), key
+                assert made.lengths.get(key) == (lengths if of_text else None), key
+                both.append(tokens[:, -1])
+            assert not torch.equal(*both) or hookpoint.startswith("noise_refiner"), hookpoint
+    _check_updates(made, updates, times)
+
+
+def _check_updates(made: Generation, hookpoints: set[str], times: list[float]) -> None:
+    """They are what comes after without what was before."""
+    for hookpoint in hookpoints:
+        path, at, text = hookpoint.partition("@")
         for branch in ("cond", "uncond"):
             update, before, after = (
-                made.updates[f"{site}{stream}", times(pipe)[-1], branch] for site in sites
+                made.updates[f"{path}{site}{at}{text}", times[-1], branch]
+                for site in ("", ":before", ":after")
             )
-            assert torch.equal(update, after - before) and update.any()
+            assert torch.equal(update, after - before) and update.any(), hookpoint
 
 
-def test_an_edit_at_a_site_is_what_a_plain_hook_does_to_the_same_tensor(
-    pipe: Any, family: str
-) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_blocks_of_a_list_do_not_have_is_refused_with_its_reason(name: str) -> None:
+    known, places = list_hookpoints(case_of(name).denoiser), PLACES[name]
+    blocks = {hookpoint.partition(":")[0] for hookpoint in places}
+    if not any(info.layers for info in known.values()):  # all lists of a transformer
+        lists = {path.rpartition(".")[0] for path in known}
+        assert lists == {path.rpartition(".")[0] for path in blocks}
+    for path in blocks:
+        for site in SITES[1:]:
+            for of in STREAMS:
+                hookpoint = f"{path}:{site}" + ("@text" if of == "text" else "")
+                if hookpoint in places:
+                    assert find(known, hookpoint).path == path
+                    continue
+                reason = (
+                    "in parallel|transformer blocks|holds no text tokens|no tokens of the picture"
+                    "|is the last block"
+                )
+                with pytest.raises(UserError, match=reason):
+                    find(known, hookpoint)
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_an_edit_at_a_site_is_what_a_plain_hook_does_to_the_same_tensor(name: str) -> None:
     """A vector added in the conditional rows, by an edit and by a hook of torch."""
-    without = make(pipe, family).latents
-    for name, at in PLACES[family].items():
-        module, calls = denoiser_of(pipe).get_submodule(at.path), []
+    case, places = case_of(name), PLACES[name]
+    without, texts = case.make(steps=STEPS).latents, texts_of(case)["cond"]
+    for hookpoint, at in places.items():
+        numbers = iter(range(999))
 
-        def shifted(tensor: Tensor, calls: list[int] = calls, part: slice = at.part) -> Tensor:
-            calls.append(1)
+        def shifted(tensor: Tensor, at: Place = at, numbers: Iterator[int] = numbers) -> Tensor:
+            call, turn = divmod(next(numbers), at.turn[1])
+            rows = case.rows(call)[1].get("cond") if turn == at.turn[0] else None
             edited = tensor.clone()
-            rows = slice(None) if family == "flux" else slice(2, None)  # those of cond
-            if tensor.ndim == 4:
+            if rows is not None and tensor.ndim == 4:
                 edited[rows] += shift(tensor, 1)[:, None, None]
-            elif family != "flux" or len(calls) % 2:
-                edited[rows, part] += shift(tensor)
+            elif rows is not None:
+                for row, text in zip(edited[rows], texts, strict=True):
+                    row[at.part(text)] += shift(tensor)
             return edited
 
-        def of(values: Any, place: int = at.place) -> Any:
-            if isinstance(values, Tensor):
-                return shifted(values)
-            return tuple(shifted(v) if n == place else v for n, v in enumerate(values))
+        def given(module, args, kwargs, at=at, shifted=shifted) -> Any:
+            if isinstance(at.name, int):
+                return (shifted(args[0]), *args[1:]), kwargs
+            named = named_arguments(module, args, kwargs)
+            return (), named | {at.name: shifted(named[at.name])}
 
+        def returned(_module, _args, output, at=at, shifted=shifted) -> Any:
+            if isinstance(output, Tensor):
+                return shifted(output)
+            if not isinstance(output, tuple):
+                return type(output)(sample=shifted(output.sample))
+            return tuple(shifted(v) if n == at.name else v for n, v in enumerate(output))
+
+        module = case.denoiser.get_submodule(at.path)
         if at.side == "input":
-            handle = module.register_forward_pre_hook(lambda _module, args: of(args))
+            handle = module.register_forward_pre_hook(given, with_kwargs=True)
         else:
-            handle = module.register_forward_hook(lambda _module, _args, output: of(output))
-        expected = make(pipe, family).latents
+            handle = module.register_forward_hook(returned)
+        wanted = case.make(steps=STEPS).latents
         handle.remove()
-        with steer(pipe, [Edit(name, lambda vectors, _grid: shift(vectors))]) as effect:
-            edited = make(pipe, family).latents
-        torch.testing.assert_close(edited, expected, rtol=1e-4, atol=1e-5)
-        assert (edited - without).abs().max() > 1e-5, name
+        with steer(case.pipe, [Edit(hookpoint, lambda vectors, _grid: shift(vectors))]) as effect:
+            edited = case.make(steps=STEPS).latents
+        torch.testing.assert_close(edited, wanted, rtol=1e-4, atol=1e-5)
+        assert (edited - without).abs().max() > 1e-5, hookpoint
         assert effect.steps[0] == STEPS and effect.largest_change[0] > 0
 
 
-def test_hooks_at_sites_are_gone_afterwards(pipe: Any, family: str) -> None:
-    with hook_blocks(pipe, {name: name for name in PLACES[family]}, lambda *_: None):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_hooks_at_sites_are_gone_afterwards(name: str) -> None:
+    case = case_of(name)
+    with hook_blocks(case.pipe, {place: place for place in PLACES[name]}, lambda *_: None):
         pass
-    modules = list(denoiser_of(pipe).modules())
+    modules = list(case.denoiser.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("make", "places", "size"),
+    [
+        (wan, stream("blocks.1", "ffn"), {"height": 32, "width": 48, "num_frames": 9}),
+        (ltx, stream(JOINT), {"height": 64, "width": 96, "num_frames": 17}),
+    ],
+)
+def test_a_videos_sites_are_those_of_plain_hooks(make: Any, places: Places, size: Any) -> None:
+    """Wan runs `cond` in a pass of its own, LTX [uncond, cond]."""
+    pipe = seeded(make, 0)
+    time = adapter_of(pipe).schedule(pipe.scheduler, 2, 3 * 2 * 3).tolist()[0]
+    names: Any = {hookpoint: hookpoint for hookpoint in places}
+    with (
+        plain_hooks(denoiser_of(pipe), places) as seen,
+        capture_updates(pipe, names, [time]) as captured,
+    ):
+        pipe(
+            ["a cat", "dogs"], num_inference_steps=2, guidance_scale=5.0, output_type="latent",
+            max_sequence_length=24, **size,
+        )  # fmt: skip
+    for hookpoint in places:
+        # Of the first step: [cond, uncond] of Wan, [uncond, cond] of LTX
+        rows = torch.cat(seen[hookpoint])[: 2 * 2]
+        halves = dict(zip(("cond", "uncond"), rows.chunk(2), strict=True))
+        if make is ltx:
+            halves = {"cond": halves["uncond"], "uncond": halves["cond"]}
+        for branch, tokens in halves.items():
+            assert torch.equal(captured.updates[hookpoint, time, branch], tokens), hookpoint
 
 
 def test_a_chunked_mlp_is_refused() -> None:
@@ -224,11 +381,3 @@ def test_a_u_nets_layers_are_counted_from_its_configuration_as_from_the_model() 
     assert {info.layers for info in known.values()} == {1, 2}
     outline = adapter_of(pipe).outline(pipe.unet.config)
     assert outline is not None and outline.hookpoints == known
-
-
-def test_sd3s_last_block_has_no_text_to_read() -> None:
-    with (
-        pytest.raises(UserError, match="is the last block"),
-        hook_blocks(tiny_family("sd3"), {"x": "-1@text"}, lambda *_: None),
-    ):
-        pass

@@ -10,6 +10,7 @@ from diffusae.errors import UserError
 from diffusae.exploring.token_maps import TokenMaps, picture_of, places_of, spelled
 
 CLIP = ["<|startoftext|>", "two</w>", "cat", "s</w>", "and</w>", "cat</w>", "<|endoftext|>"]
+QWEN = ["<|im_start|>", "user", "Ċ", "cat", "Ġand", "Ġcat", "s", "<|im_end|>", "Ċ"]
 T5 = ["▁two", "▁", "c", "at", "s", "▁and", "▁cat", "</s>"]
 
 
@@ -23,6 +24,8 @@ T5 = ["▁two", "▁", "c", "at", "s", "▁and", "▁cat", "</s>"]
         ("cat", T5, [6]),
         ("and cat", T5, [5, 6]),
         ("dog", T5, []),
+        ("cat", QWEN, [3]),
+        ("cats", QWEN, [5, 6]),
         ("at", T5, []),
     ],
 )

@@ -21,7 +21,7 @@ TEMPLATE = (
 
 
 def lumina2() -> Any:
-    tokenizer = gemma_tokenizer(TEMPLATE)
+    tokenizer = gemma_tokenizer(TEMPLATE, add_bos_token=True)
     transformer = Lumina2Transformer2DModel(
         sample_size=8,
         patch_size=2,

@@ -335,8 +335,11 @@ class Adapter:
     def prompt_tokens(
         self, pipe: Any, prompt: str, text_tokens: int | None
     ) -> dict[int, str] | None:
-        """{place among the text's tokens in a block: token} of a prompt's own tokens, without
-        padding; None: it is not known of this family which they are."""
+        """{place among the text's tokens in a block: token} of a prompt, without padding but with
+        what the pipeline puts around it; None: it is not known of this family which they are.
+
+        A negative place counts from the end of the text's tokens: -1 is the last.
+        """
         return None
 
     def tokens(self, pipeline: type, own: int, text_tokens: int | None) -> int:
@@ -362,12 +365,12 @@ def rows_along(value: Any, rows: slice, batch: int) -> Any:
 
 
 def tokens_of(tokenizer: Any, prompt: str, limit: int, *, first: int = 0) -> dict[int, str]:
-    """{place: token} of a prompt that is cut to `limit` tokens, without padding; the places begin
-    at `first`.
+    """{place: token} of a prompt that is padded or cut to `limit` tokens, without the padding,
+    which may come first; the places begin at `first`.
 
     Example: "a cat" by T5 is {0: "▁a", 1: "▁cat", 2: "</s>"}.
     """
-    encoded = tokenizer(prompt, truncation=True, max_length=limit)
+    encoded = tokenizer(prompt, truncation=True, max_length=limit, padding="max_length")
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     own = enumerate(zip(tokens, encoded["attention_mask"], strict=True), start=first)
     return {place: token for place, (token, seen) in own if seen}

@@ -19,11 +19,14 @@ class Templated:
         tokenizer: the pipeline's own.
         before, after: the template around the prompt.
         dropped: how many tokens of the template the pipeline drops at the beginning.
+        options: what the pipeline gives the tokenizer besides.
     """
 
-    def __init__(self, tokenizer: Any, before: str, after: str = "", *, dropped: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Any, before: str, after: str = "", *, dropped: int = 0, **options: Any
+    ) -> None:
         self._tokenizer, self._before, self._after = tokenizer, before, after
-        self._dropped = dropped
+        self._dropped, self._options = dropped, options
         self.is_fast = tokenizer.is_fast
         self.model_max_length = tokenizer.model_max_length
 
@@ -36,7 +39,8 @@ class Templated:
     ) -> Any:
         """What the tokenizer gives for a prompt, or lists of it for several.
 
-        `max_length`: of the tokens that are kept. The text is padded to it on the tokenizer's side.
+        `max_length`: of the tokens that are kept. The text is padded to it on the tokenizer's side,
+        if `options` name no other.
         """
         from transformers import BatchEncoding
 
@@ -45,7 +49,8 @@ class Templated:
             return BatchEncoding({name: [one[name] for one in made] for name in made[0]})
         if max_length is not None:
             options |= {"max_length": max_length + self._dropped, "padding": "max_length"}
-        encoded = self._tokenizer(f"{self._before}{prompts}{self._after}", **options)
+        text = f"{self._before}{prompts}{self._after}"
+        encoded = self._tokenizer(text, **self._options | options)
         kept = {name: list(values)[self._dropped :] for name, values in encoded.items()}
         if "offset_mapping" in kept:
             kept["offset_mapping"] = [

@@ -85,13 +85,18 @@ def capture_text(
 
 
 def own_tokens(
-    pipe: Any, prompt: str, conditioning: str, *, text_tokens: int | None = None
+    pipe: Any, prompt: str, conditioning: str, *, length: int, text_tokens: int | None = None
 ) -> dict[int, str] | None:
     """{place among the text's tokens in a block: token} of what a branch of guidance reads: the
     prompt, or the empty text. Padding is left out. None: this family's tokens are not known.
+
+    `length`: of the text's tokens in the block.
     """
     text = prompt if conditioning == "cond" else ""
-    return adapter_of(pipe).prompt_tokens(pipe, text, text_tokens)
+    tokens = adapter_of(pipe).prompt_tokens(pipe, text, text_tokens)
+    if tokens is None:
+        return None
+    return {place + length if place < 0 else place: token for place, token in tokens.items()}
 
 
 def lengths_of(ids: Int[Tensor, "n tokens"], end: int) -> Int[Tensor, " n"]:

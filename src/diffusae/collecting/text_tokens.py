@@ -35,7 +35,9 @@ class TextTokens:
 
     def __init__(self, pipe: Any, text_tokens: int | None, streams: Sequence[Stream]) -> None:
         self._records_text = any(stream.of_tokens for stream in streams)
-        self._of = lambda text, branch: own_tokens(pipe, text, branch, text_tokens=text_tokens)
+        self._of = lambda text, branch, length: own_tokens(
+            pipe, text, branch, length=length, text_tokens=text_tokens
+        )
 
     def of_batch(
         self, batch: Sequence[Prompt], streams: Sequence[Stream], made: Generation
@@ -53,16 +55,18 @@ class TextTokens:
         self, text: str, row: int, streams: Sequence[Stream], made: Generation
     ) -> StoredTokens:
         positions: dict[str, list[int]] = {}
-        branches = {stream.conditioning for stream in streams if stream.of_tokens}
-        tokens = {branch: self._of(text, branch) for branch in sorted(branches)}
+        tokens: dict[str, dict[int, str] | None] = {}
         for stream in streams:
             if not stream.of_tokens:
                 positions[stream.folder] = list(range(stream.positions))
                 continue
-            own = tokens[stream.conditioning]
-            length = made.lengths[stream.block, stream.timestep, stream.conditioning][row]
+            branch = stream.conditioning
+            length = made.lengths[stream.block, stream.timestep, branch][row]
+            if branch not in tokens:
+                tokens[branch] = self._of(text, branch, length)
+            own = tokens[branch]
             places = list(range(length)) if own is None else sorted(own)
-            if places[-1] >= length:
+            if places and places[-1] >= length:
                 raise UserError(
                     f"{stream.hookpoint} holds {length} tokens of {text!r}, and its tokenizer gives"
                     f" a token at place {places[-1]}; its text cannot be recorded"
@@ -70,7 +74,7 @@ class TextTokens:
             positions[stream.folder] = places
         strings = {
             branch: {str(place): token for place, token in own.items()}
-            for branch, own in tokens.items()
+            for branch, own in sorted(tokens.items())
             if own is not None
         }
         return StoredTokens(positions, strings)

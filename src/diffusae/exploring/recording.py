@@ -177,8 +177,11 @@ def record_run(
         key = cell.block, timesteps[cell.t], cell.conditioning
         recorded[cell] = made.updates[key][0].float()
         if key in made.lengths:
-            own = own_tokens(pipe, prompt, cell.conditioning, text_tokens=model.text_tokens)
-            own = own or {place: f"#{place}" for place in range(made.lengths[key][0])}
+            length, text_tokens = made.lengths[key][0], model.text_tokens
+            own = own_tokens(
+                pipe, prompt, cell.conditioning, length=length, text_tokens=text_tokens
+            )
+            own = own or {place: f"#{place}" for place in range(length)}
             recorded[cell], tokens[cell] = recorded[cell][list(own)], list(own.values())
     return RecordedRun(prompt, seed, made.images[0], recorded, made.grids, tokens)
 

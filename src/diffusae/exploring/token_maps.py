@@ -26,6 +26,8 @@ _STARTS = ("▁", "Ġ")
 """What the first token of a word begins with, by tokenizers of T5 and of Qwen."""
 _END = "</w>"
 """What CLIP's last token of a word ends with."""
+_NEW_LINE = "Ċ"
+"""Of Qwen's tokenizer, as between a template and the prompt."""
 _SPECIAL = re.compile(r"<.*>")
 
 
@@ -125,8 +127,8 @@ def places_of(word: str, tokens: Sequence[str]) -> list[int]:
 
 
 def spelled(token: str) -> str:
-    """A token without its tokenizer's marks of a word's begin and end."""
-    return token.lstrip("".join(_STARTS)).removesuffix(_END)
+    """A token without its tokenizer's marks of a word's begin and end; a new line is a space."""
+    return token.lstrip("".join(_STARTS)).removesuffix(_END).replace(_NEW_LINE, " ")
 
 
 def picture_of(

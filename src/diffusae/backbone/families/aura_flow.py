@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusae.backbone.adapters import Adapter
+from diffusae.backbone.adapters import Adapter, tokens_of
 from diffusae.backbone.blocks import Block, Tokens
 
 _REGISTERS = 8
@@ -35,9 +35,8 @@ class PaddedPrompts:
         if not truncation:
             return self.tokenizer(text, **kwargs)
         most = max_length or self.model_max_length
-        return self.tokenizer(
-            text, truncation=True, max_length=most, padding="max_length", **kwargs
-        )
+        kwargs |= {"truncation": True, "max_length": most, "padding": "max_length"}
+        return self.tokenizer(text, **kwargs)
 
 
 class AuraFlowAdapter(Adapter):
@@ -77,6 +76,12 @@ class AuraFlowAdapter(Adapter):
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         tokenizer, limit = super().words(pipe, text_tokens)
         return PaddedPrompts(tokenizer, limit), limit
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        tokenizer, limit = self.words(pipe, text_tokens)
+        return tokens_of(tokenizer, prompt, limit, first=self.registers)
 
     def text_lengths(self, given: Mapping[str, Any], rows: int) -> list[int]:
         return [self.registers + tokens for tokens in super().text_lengths(given, rows)]

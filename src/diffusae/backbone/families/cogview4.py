@@ -6,7 +6,7 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter
+from diffusae.backbone.adapters import Adapter, tokens_of
 from diffusae.backbone.blocks import Block, Tokens
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ class CogView4Adapter(Adapter):
         if not scheduler.config.get("use_dynamic_shifting"):
             return scheduler.shift * even / (1 + (scheduler.shift - 1) * even)
         return float(scheduler.time_shift(_shift(scheduler, positions), 1.0, even))
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        """The last ones of the padded text. Not known of a tokenizer that pads on the right: the
+        pipeline pads on the left then too."""
+        if pipe.tokenizer.padding_side != "left":
+            return None
+        tokenizer, limit = self.words(pipe, text_tokens)
+        tokens = tokens_of(tokenizer, prompt, limit).values()
+        return {place - len(tokens): token for place, token in enumerate(tokens)}
 
 
 def _shift(scheduler: Any, positions: int) -> float:

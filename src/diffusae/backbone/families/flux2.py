@@ -75,14 +75,16 @@ class Flux2Adapter(FluxAdapter):
         return compute_empirical_mu(positions, steps)
 
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
+        options: dict[str, Any] = {}
         if hasattr(pipe, "system_message"):
             render = partial(_mistral, pipe.tokenizer, pipe.system_message)
+            options = {"add_special_tokens": False}  # the template has its own
         else:
             render = partial(_qwen3, pipe.tokenizer)
         before, _, after = render(_MARK).partition(_MARK)
         own = getattr(pipe.tokenizer, "tokenizer", pipe.tokenizer)  # of a processor, or itself
         limit = self.tokens(type(pipe), pipe.tokenizer_max_length, text_tokens)
-        return Templated(own, before, after), limit
+        return Templated(own, before, after, **options), limit
 
 
 def _mistral(processor: Any, system_message: str, prompt: str) -> str:

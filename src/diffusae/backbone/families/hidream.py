@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter
+from diffusae.backbone.adapters import Adapter, tokens_of
 from diffusae.backbone.blocks import Block, Grid, Tokens
 from diffusae.errors import UserError
 
@@ -107,6 +107,18 @@ class HiDreamAdapter(Adapter):
     def words(self, pipe: Any, text_tokens: int | None) -> tuple[Any, int]:
         own = pipe.tokenizer_3.model_max_length
         return pipe.tokenizer_3, min(own, self.tokens(type(pipe), own, text_tokens))
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        """T5's, and Llama's twice."""
+        tokenizer, first = self.words(pipe, text_tokens)
+        own = pipe.tokenizer_4.model_max_length
+        count = min(own, self.tokens(type(pipe), own, text_tokens))
+        named = tokens_of(tokenizer, prompt, first)
+        for start in (first, first + count):
+            named |= tokens_of(pipe.tokenizer_4, prompt, count, first=start)
+        return named
 
 
 def _made(side: int, scale: int, height: int, width: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift, shifted
+from diffusae.backbone.adapters import Adapter, shift, shifted, tokens_of
 from diffusae.backbone.blocks import Block, Tokens
 from diffusae.backbone.passes import Passes, PassesOf, begun_steps, guided_passes
 from diffusae.backbone.prompt_templates import Templated
@@ -65,6 +65,13 @@ class Lumina2Adapter(Adapter):
         own = pipe.tokenizer.model_max_length
         before = f"{pipe.system_prompt} <Prompt Start> "
         return Templated(pipe.tokenizer, before), self.tokens(type(pipe), own, text_tokens)
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        """The empty text is the negative prompt, which has no system prompt before it."""
+        tokenizer, limit = self.words(pipe, text_tokens)
+        return tokens_of(tokenizer if prompt else pipe.tokenizer, prompt, limit)
 
 
 def _passes(pipe: Any, given: Mapping[str, Any]) -> Passes:

@@ -59,4 +59,5 @@ class QwenImageAdapter(FluxAdapter):
         before, after = pipe.prompt_template_encode.split("{}")
         dropped = pipe.prompt_template_encode_start_idx
         tokens = self.tokens(type(pipe), pipe.tokenizer_max_length, text_tokens)
-        return Templated(pipe.tokenizer, before, after, dropped=dropped), tokens
+        made = Templated(pipe.tokenizer, before, after, dropped=dropped, padding_side="right")
+        return made, tokens  # the pipeline moves the padding behind the prompt

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diffusae.backbone.adapters import Adapter, shift
+from diffusae.backbone.adapters import Adapter, shift, tokens_of
 from diffusae.backbone.blocks import Block, Grid, Tokens
 from diffusae.backbone.passes import UNGUIDED, Passes, PassesOf, begun_steps, cond_first
 from diffusae.backbone.prompt_templates import Templated
@@ -113,7 +113,14 @@ class ZImageAdapter(Adapter):
         )
         before, after = chat.split(mark)
         own = pipe.tokenizer.model_max_length
-        return Templated(pipe.tokenizer, before, after), self.tokens(type(pipe), own, text_tokens)
+        made = Templated(pipe.tokenizer, before, after, padding_side="right")
+        return made, self.tokens(type(pipe), own, text_tokens)  # the pipeline takes padding out
+
+    def prompt_tokens(
+        self, pipe: Any, prompt: str, text_tokens: int | None
+    ) -> dict[int, str] | None:
+        tokenizer, limit = self.words(pipe, text_tokens)
+        return tokens_of(tokenizer, prompt, limit)
 
 
 def _rows(given: Mapping[str, Any], rows: slice) -> dict[str, Any]:
