@@ -158,7 +158,9 @@ def reasons(rows: Mapping[str, Any], columns: list[str]) -> str:
                 of_row.setdefault(reason, []).append(column)
         for reason, of in of_row.items():
             where.setdefault(reason, []).append(f"`{name}` ({', '.join(of)})")
-    return "".join(f"- {reason}: {', '.join(all_of)}.\n" for reason, all_of in sorted(where.items()))
+    return "".join(
+        f"- {reason}: {', '.join(all_of)}.\n" for reason, all_of in sorted(where.items())
+    )
 
 
 def cell(outcome: Mapping[str, Any]) -> str:

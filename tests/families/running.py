@@ -65,7 +65,7 @@ class Case:
         given: dict[str, Any] = self.family.asked | {"steps": STEPS, "decode": False} | options
         if self.family.needs:
             return self._called(prompts, seeds, **given)
-        return generate(self.pipe, prompts, seeds, **SIZE | given)
+        return generate(self.pipe, prompts, seeds, **{**SIZE, **given})
 
     def _called(
         self,
