@@ -245,10 +245,8 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (["three_stages.margin=0"], r"three_stages.margin=0 must be a number from"),
         (
             ["model=flux_dev"],
-            (
-                r"uncond needs .* flux_dev runs without: .* at most an input of the model.* model.true_guidance"
-                r" above 1"
-            ),
+            r"uncond needs .* flux_dev runs without: model.guidance=3.5 is at most an input .* "
+            r"model.true_guidance above 1",
         ),
         (["model=sdxl_turbo"], r"uncond needs .* model.guidance=0.0 has none"),
         (["model.guidance_layout=none"], r"uncond needs .* which miniature does not have"),
