@@ -139,11 +139,27 @@ def features_table(found: Mapping[str, Any]) -> str:
     return (
         "Every family is held to the same claims on a small pipeline with random weights, beside a "
         "plain look at its blocks that uses none of the library's hooks, and the pipeline's own "
-        "call: two pictures that are wider than high, both branches of guidance, three steps. "
-        "A number is how many tests passed on the CPU; `-` says that the family has no such "
-        "feature. `offload` is group offloading from the CPU to the CPU. `compile` traces the "
+        "call: two pictures (or videos) that are wider than high, the branches of guidance that it "
+        "runs, three steps. A number is how many tests passed on the CPU; `-` says that none "
+        "applies. `offload` is group offloading from the CPU to the CPU. `compile` traces the "
         f"layers and generates no code. Made by `make families` with {versions}.\n\n"
         + table(("tiny pipeline", "class", *columns), lines)
+        + f"\nTests that do not apply to a pipeline, and why:\n\n{reasons(rows, columns)}"
+    )
+
+
+def reasons(rows: Mapping[str, Any], columns: list[str]) -> str:
+    """Every reason with the pipelines and columns that it is of."""
+    where: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        of_row: dict[str, list[str]] = {}
+        for column in columns:
+            for reason in row[column].get("none", ()):
+                of_row.setdefault(reason, []).append(column)
+        for reason, of in of_row.items():
+            where.setdefault(reason, []).append(f"`{name}` ({', '.join(of)})")
+    return "".join(
+        f"- {reason}: {', '.join(all_of)}.\n" for reason, all_of in sorted(where.items())
     )
 
 

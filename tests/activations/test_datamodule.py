@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from diffusae.activations.batches import ShuffledBatches
 from diffusae.errors import UserError
 from small_collections import data_of
 
@@ -62,6 +63,7 @@ def test_the_first_batch_is_shown_beforehand_and_given_in_its_turn(collection, r
     data = data_of(collection[0], reader=reader)
     shown = data.first_batch()
     loader = data.train_dataloader()
+    assert isinstance(loader, ShuffledBatches)
     assert loader.state_dict()["batches"] == 0
     # Processes get copies of the loader, and would write their batches into the same memory.
     assert not loader._recycled._free

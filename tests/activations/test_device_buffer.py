@@ -40,7 +40,9 @@ def _pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def on_device(data: ActivationDataModule) -> ShuffledBatches:
     data.place_buffers(ELSEWHERE)
-    return data.train_dataloader()
+    loader = data.train_dataloader()
+    assert isinstance(loader, ShuffledBatches)
+    return loader
 
 
 def here(batches: list[Tensor]) -> list[Tensor]:

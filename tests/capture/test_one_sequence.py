@@ -91,7 +91,7 @@ def test_the_pictures_own_blocks_are_captured_and_the_captions_are_refused(
     passes = 2 if name == "lumina2" else 1
     assert torch.equal(made.updates["own", at, "cond"], seen[passes][:2])
     with (
-        pytest.raises(UserError, match=r"context_refiner.0 holds no tokens of the picture"),
+        pytest.raises(UserError, match=r"context_refiner.0 .* holds no tokens of the picture"),
         capture_updates(pipe, {"text": "context_refiner.0"}, [at]),
     ):
         pass

@@ -40,7 +40,7 @@ def diffusae(monkeypatch, capsys, tmp_path):
         ("train -m hydra/launcher=joblb", "Did you mean 'joblib'"),
         ("train -m sae=topk,rulu", "unknown option of sae: 'rulu'.*Did you mean 'relu'"),
         ("evaluate evaluation=erasure check@evaluation.check=q17", "Did you mean 'q16'"),
-        ("train model=_common", "unknown option of model: '_common'; known: custom, flux_dev"),
+        ("train model=_common", "unknown option of model: '_common'; known: aura_flow, chroma"),
         ("collect +collection=_pictures", "unknown option of collection: '_pictures'"),
         ("train annotator=_styles", "'_styles'; known: clipseg, grounded_sam, miniature"),
         (

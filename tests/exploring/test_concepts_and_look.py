@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -182,6 +183,25 @@ def test_steer_takes_latents_for_every_intervention_on_updates(directory, interv
     record = read_record(made)
     assert record is not None and record.determines["latents"] == [5, 37]
     assert set(record.parents) == {"train"}
+
+
+def test_two_autoencoders_of_a_cell_keep_their_steered_pictures_apart(directory, tmp_path):
+    study = shutil.copytree(directory, tmp_path / directory.name)
+    shutil.copytree(study / "sae/down-t0.50-cond-k4", study / "sae/down-t0.50-cond-other")
+    asked = [f"prompt={PROMPT}", "latents=[5]", "strengths=[3]", "block=down", "timestep.t=0.5"]
+    ours, other = (composed(tmp_path, "steer", *asked, *more) for more in ((), ("sae.tag=other",)))
+    assert steer(ours) and steer(other)
+    names = {path.name for path in (study / "steer").glob("spatial-latents-5-top*")}
+    end = "a-flat-drawing-of-a-red-fish-0"
+    assert names == {
+        f"spatial-latents-5-top-left-down-t0.50-cond-{tag}-{end}" for tag in ("k4", "other")
+    }
+    # A name from before names had the tag: its pictures are found, and the other tag's are not.
+    earlier = study / f"steer/spatial-latents-5-top-left-down-t0.50-{end}"
+    (study / f"steer/spatial-latents-5-top-left-down-t0.50-cond-k4-{end}").rename(earlier)
+    shutil.rmtree(study / f"steer/spatial-latents-5-top-left-down-t0.50-cond-other-{end}")
+    assert not steer(ours)
+    assert steer(other)
 
 
 def test_a_concept_and_its_latents_make_the_same_picture(directory):

@@ -30,7 +30,9 @@ class Outcomes:
         cell = self.families.setdefault(case.name, known).setdefault(feature, {})
         if report.skipped:
             assert isinstance(report.longrepr, tuple)
-            cell["none"] = report.longrepr[2].removeprefix("Skipped: ")
+            reasons = cell.setdefault("none", [])
+            if (reason := report.longrepr[2].removeprefix("Skipped: ")) not in reasons:
+                reasons.append(reason)
         else:
             outcome = "passed" if report.passed else "failed"
             cell[outcome] = cell.get(outcome, 0) + 1

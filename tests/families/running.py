@@ -5,18 +5,24 @@ family's entry in `tiny_families` says of the published pipeline.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.hookpoints import denoiser_of
+from diffusae.backbone.passes import CONDITIONINGS
+from diffusae.capture.conditions import conditions
 from diffusae.capture.generate import Generation, generate
+from diffusae.capture.hooks import CapturedUpdates, capture_updates
 from tiny_families import FAMILIES, tiny_family
 
 STEPS = 3
@@ -51,20 +57,74 @@ class Case:
 
     def timesteps(self, steps: int = STEPS) -> list[float]:
         """As the adapter foretells them for a picture of this size."""
-        height, width = self.family.latents_of(**SIZE)[-2:]
-        positions = (height // self.adapter.patch) * (width // self.adapter.patch)
+        positions = math.prod(self.family.latents_of(**SIZE)[1:]) // self.adapter.patch**2
         return self.adapter.schedule(self.pipe.scheduler, steps, positions).tolist()
 
     def make(self, prompts: Any = PROMPTS, seeds: Any = SEEDS, **options: Any) -> Generation:
         """Guided pictures, without the decoder unless it is asked for."""
-        given: dict[str, Any] = self.family.asked | SIZE
-        given |= {"steps": STEPS, "decode": False} | options
-        return generate(self.pipe, prompts, seeds, **given)
+        given: dict[str, Any] = self.family.asked | {"steps": STEPS, "decode": False} | options
+        if self.family.needs:
+            return self._called(prompts, seeds, **given)
+        return generate(self.pipe, prompts, seeds, **{**SIZE, **given})
+
+    def _called(
+        self,
+        prompts: Any,
+        seeds: Any,
+        *,
+        steps: int,
+        decode: bool,
+        guidance: float,
+        hookpoints: Any = None,
+        timesteps: Any = (),
+        conditionings: Any = CONDITIONINGS,
+        progress: Any = None,
+        text_tokens: int,
+    ) -> Generation:
+        """What `generate` gives, of a video or with a given picture."""
+        kept: list[Tensor] = []
+
+        def keep(_pipe: Any, index: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            kept[:] = [tensors["latents"]]
+            if progress is not None:
+                progress(index)
+            return {}
+
+        asked = {"guidance_scale": guidance, "num_inference_steps": steps}
+        asked |= {"max_sequence_length": text_tokens, "callback_on_step_end": keep}
+        kind = "np" if decode else "latent"
+        recording: Any = nullcontext(CapturedUpdates())
+        if hookpoints:
+            recording = capture_updates(
+                self.pipe, hookpoints, timesteps, conditionings=conditionings
+            )
+        with recording as captured:
+            output = self.call(prompts, seeds, output_type=kind, **asked)[0]
+        images = (output * 255).round().astype(np.uint8) if decode else None
+        latents = self.family.unpack(self.pipe, kept[0], *SIZE.values()).float()
+        return Generation(images, latents, captured.updates, captured.grids)
 
     def record(self, **options: Any) -> Generation:
-        """The same, with the updates of all blocks at all timesteps."""
-        given = {"hookpoints": self.family.hookpoints, "timesteps": self.timesteps()}
+        """The same, with the updates of all blocks and branches at all timesteps."""
+        given: dict[str, Any] = {
+            "hookpoints": self.family.hookpoints,
+            "timesteps": self.timesteps(),
+            "conditionings": CONDITIONINGS if self.family.has_uncond else ("cond",),
+        }
         return self.make(**given | options)
+
+    def conditions(self, conditioning: str, prompts: Any = PROMPTS) -> dict[str, Any]:
+        """The denoiser's arguments besides latents and time."""
+        self.require("uncond" if conditioning == "uncond" else "cond")
+        if any("image" in name for name in self.family.needs):
+            pytest.skip("one pass of the denoiser needs the given picture's channels too")
+        asked: dict[str, Any] = self.family.asked | SIZE | {"given": self.family.needs}
+        return conditions(self.pipe, prompts, conditioning, **asked)
+
+    def require(self, branch: str) -> None:
+        """Skip the test if the pipeline never runs the branch."""
+        if branch == "uncond" and not self.family.has_uncond:
+            pytest.skip("the pipeline runs no uncond branch")
 
     @cached_property
     def plain(self) -> Generation:
@@ -73,18 +133,20 @@ class Case:
 
     def latents(self) -> Tensor:
         """The first latents of the pictures."""
-        shape = self.family.latents_of(**SIZE)
-        return torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS]
-        )
+        return self._drawn([torch.Generator().manual_seed(seed) for seed in SEEDS])
 
-    def call(self, **options: Any) -> Any:
-        """The pipeline's own call for the same pictures."""
+    def _drawn(self, generators: list[torch.Generator]) -> Tensor:
+        shape = self.family.latents_of(**SIZE)
+        return torch.stack([torch.randn(shape, generator=one) for one in generators])
+
+    def call(self, prompts: Any = PROMPTS, seeds: Any = SEEDS, **options: Any) -> Any:
+        """The pipeline's own call for the same pictures. Some schedulers (Sana Sprint's) draw noise
+        of the generators that drew the latents."""
         given = {"guidance_scale": self.family.asked["guidance"]} | self.family.call | SIZE
-        generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-        latents = self.family.pack(self.pipe, self.latents())
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        latents = self.family.pack(self.pipe, self._drawn(generators))
         given |= {"num_inference_steps": STEPS, "generator": generators, "latents": latents}
-        return self.pipe(prompt=list(PROMPTS), **given | options)
+        return self.pipe(prompt=list(prompts), **given | self.family.needs | options)
 
     def rows(self, number: int) -> tuple[int, dict[str, slice]]:
         """(the step, {branch: its rows}) of the denoiser's call of this number."""

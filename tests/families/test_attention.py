@@ -74,7 +74,7 @@ def test_attention_to_the_text_is_what_the_layers_compute(case: Case) -> None:
             capture_cross_attention(case.pipe, times),
         ):
             case.make()
-        pytest.skip("no layer of its own attends to the text")
+        pytest.skip("no layer attends to the text by keys of its own")
     with (
         shares(case, case.paths["mid"]) as calls,
         capture_cross_attention(case.pipe, times) as captured,
@@ -97,7 +97,7 @@ def test_attention_to_the_text_is_what_the_layers_compute(case: Case) -> None:
 
 def test_a_word_is_found_among_the_tokens_that_the_blocks_read(case: Case) -> None:
     if case.family.attention is None:
-        pytest.skip("no layer of its own attends to the text")
+        pytest.skip("no layer attends to the text by keys of its own")
     tokenizer, tokens = case.adapter.words(case.pipe, case.family.asked.get("text_tokens"))
     with capture_cross_attention(case.pipe, case.timesteps()) as captured:
         case.make()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffusae.backbone.branches import counted_branches, planned_branches
+from diffusae.backbone.passes import CONDITIONINGS
 from diffusae.capture.hooks import capture_updates
 from diffusae.errors import UserError
 from families.running import PROMPTS, STEPS, Case
@@ -12,6 +13,7 @@ from families.running import PROMPTS, STEPS, Case
 def test_cond_and_uncond_are_those_of_separate_runs(case: Case) -> None:
     """At the first step, a guided run's branches equal unguided runs of its prompts and of empty
     ones."""
+    case.require("uncond")
     first, guided = case.timesteps()[:1], case.plain.updates
     options = {"timesteps": first, "conditionings": ["cond"], **case.family.unguided}
     alone = {
@@ -50,7 +52,7 @@ def test_the_plan_and_the_pipeline_agree_on_the_branches(case: Case) -> None:
 def test_uncond_of_an_unguided_call_is_refused_before_anything_runs(case: Case) -> None:
     steps: list[int] = []
     with pytest.raises(UserError, match="no uncond branch"):
-        case.record(progress=steps.append, **case.family.unguided)
+        case.record(progress=steps.append, conditionings=CONDITIONINGS, **case.family.unguided)
     assert steps == []
     with (
         pytest.raises(UserError, match="no uncond branch"),

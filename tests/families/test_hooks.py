@@ -9,17 +9,14 @@ from torch import Tensor
 
 from diffusae.backbone.families.table import list_hookpoints
 from diffusae.capture.attention import capture_cross_attention
-from diffusae.capture.conditions import conditions
 from diffusae.capture.hooks import hook_blocks
 from families.running import PROMPTS, SIZE, Case
 
 
 def test_the_listed_blocks_have_the_width_and_grid_of_the_real_ones(case: Case) -> None:
     known = list_hookpoints(case.denoiser)
-    finest = tuple(
-        size // case.adapter.patch if place > 0 else size
-        for place, size in enumerate(case.family.latents_of(**SIZE)[1:], len(SIZE) - 1)
-    )
+    *frames, height, width = case.family.latents_of(**SIZE)[1:]
+    finest = (*frames, height // case.adapter.patch, width // case.adapter.patch)
     for block, (path, _, d_in) in case.family.blocks.items():
         assert known[path].d_in == d_in
         assert known[path].grid(*finest) == case.grid(block)
@@ -47,8 +44,8 @@ def test_pictures_with_hooks_are_the_pictures_without_to_the_bit(case: Case, gui
 
 def test_positions_are_row_major_over_the_picture(case: Case) -> None:
     """A change of the latents at one place changes the first block's input there most."""
-    given = conditions(case.pipe, PROMPTS[:1], "cond", **case.family.asked, **SIZE)
-    latents, patch = case.latents()[:1], case.adapter.patch
+    given = case.conditions("cond", PROMPTS[:1])
+    latents, patch, time = case.latents()[:1], case.adapter.patch, case.timesteps()[1]
     inputs: list[Tensor] = []
 
     def look(_block: str, moment: Any, before: Tensor) -> None:
@@ -58,9 +55,9 @@ def test_positions_are_row_major_over_the_picture(case: Case) -> None:
     height, width = latents.shape[-2] // patch, latents.shape[-1] // patch
     row, column = height - 1, width - 2
     with torch.no_grad(), hook_blocks(case.pipe, {"down": f"{case.paths['down']}:before"}, look):
-        case.adapter.predict(given, latents, 500.0)
+        case.adapter.predict(given, latents, time)
         latents[..., patch * row, patch * column] += 10.0
-        case.adapter.predict(given, latents, 500.0)
+        case.adapter.predict(given, latents, time)
     changed = (inputs[1] - inputs[0]).norm(dim=-1).unflatten(0, case.grid("down"))
     place = torch.unravel_index(changed.argmax(), changed.shape)[-2:]
     # A U-Net's convolutions have mixed neighbours before its first block

@@ -4,14 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from PIL import Image
 from torch import Tensor
 
 from diffusae.backbone.hookpoints import denoiser_of
-from tiny_families.flux import flux
 
 PROMPTS, STEPS = ["a cat", "dogs"], 3
 SIZE = {"height": 32, "width": 96}
@@ -21,19 +17,6 @@ BLOCKS: dict[str, str | int] = {
     "double": "transformer_blocks.1",
     "single": "single_transformer_blocks.0",
 }
-
-
-def with_parts_of_flux(kind: Any, **config: Any) -> Any:
-    """A pipeline of this class with the parts of a tiny FLUX and a changed denoiser."""
-    parts = flux().components
-    own = {k: v for k, v in parts["transformer"].config.items() if not k.startswith("_")}
-    parts = {k: v for k, v in parts.items() if k not in ("image_encoder", "feature_extractor")}
-    return kind(**parts | {"transformer": FluxTransformer2DModel(**own | config)})
-
-
-def picture(height: int, width: int) -> Any:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def call(pipe: Any, **options: Any) -> Tensor:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.pipelines.flux.pipeline_flux_control import FluxControlPipeline
-from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import FluxKontextPipeline
 from torch import Tensor
 
@@ -20,9 +18,9 @@ from diffusae.capture.replay import recorded_outputs, replayed_outputs
 from diffusae.errors import UserError
 from diffusae.interventions.edits import Edit
 from diffusae.interventions.steer import steer
-from flux.given_pictures import BLOCKS, POSITIONS, STEPS, call, picture, replaced
-from flux.given_pictures import with_parts_of_flux as parts
+from flux.given_pictures import BLOCKS, POSITIONS, STEPS, call, replaced
 from tiny_families import T5_TOKENS
+from tiny_families.flux import control, fill, picture, with_parts_of_flux
 from tiny_families.flux2 import TOKENS, dev, klein
 from tiny_pipeline import seeded
 
@@ -43,22 +41,15 @@ T5 = {"max_sequence_length": T5_TOKENS}
 CHAT = {"max_sequence_length": TOKENS}
 CASES = {
     "kontext": Case(
-        lambda: parts(FluxKontextPipeline),
+        lambda: with_parts_of_flux(FluxKontextPipeline),
         T5
         | {"image": picture(64, 32), "_auto_resize": False, "max_area": 32 * 96}
         | {"true_cfg_scale": 3.0, "negative_prompt": ["", ""]},
         branches=("cond", "uncond"),
         further=4 * 2,
     ),
-    "fill": Case(
-        # Latents, those of the masked picture, and 8 x 8 pixels of the mask an entry.
-        lambda: parts(FluxFillPipeline, in_channels=16 + 16 + 4 * 64, out_channels=16),
-        T5 | {"image": picture(32, 96), "mask_image": picture(32, 96).convert("L")},
-    ),
-    "control": Case(
-        lambda: parts(FluxControlPipeline, in_channels=32, out_channels=16),
-        T5 | {"control_image": picture(32, 96)},
-    ),
+    "fill": Case(fill, T5 | {"image": picture(32, 96), "mask_image": picture(32, 96).convert("L")}),
+    "control": Case(control, T5 | {"control_image": picture(32, 96)}),
     "flux2_dev": Case(dev, CHAT | {"image": [picture(96, 64)]}, text=TOKENS, further=6 * 4),
     "flux2_klein": Case(
         klein,

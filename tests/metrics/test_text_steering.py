@@ -72,7 +72,7 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_a_strip_has_both_signs_of_lambda_around_the_picture_as_it_is(trained):
     directory = directory_of(trained, "strengths=[-1,0.5]")
-    assert directory.name == "text-neon-text-2-a-flat-drawing-of-a-red-fish-0"
+    assert directory.name == "text-neon-text-2-k4-a-flat-drawing-of-a-red-fish-0"
     assert {path.name for path in directory.iterdir() if not path.name.startswith(".")} == {
         "before.png", "strength-1.png", "strength+0.5.png", "strip.png", "run.json",
     }  # fmt: skip

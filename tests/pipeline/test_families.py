@@ -51,10 +51,9 @@ FAST = ("sd3", "flux")  # joint blocks and three text encoders; guidance in two 
 WHOLE = [
     pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
     for name, family in FAMILIES.items()
-    if len(family.latents) == 3
+    if family.has_uncond and not family.needs
 ]
-"""Of pictures; videos are captured and edited, and no stage makes them. The miniature's whole study
-is one of `sd`."""
+"""Of prompts alone, with both branches of guidance. The miniature's whole study is one of `sd`."""
 
 
 @pytest.mark.parametrize("family", WHOLE, indirect=True)

@@ -553,7 +553,7 @@ def test_a_sweep_file_ends_in_the_same_table(study):
         (["trane"], "unknown stage 'trane'. Did you mean 'train'?"),
         (["train", "block=side"], "unknown option of block: 'side'; known: down, down_inner, mid"),
         (["train", "sae.kk=3"], "valid names under sae"),
-        (["train", "model=sd99"], "unknown option of model: 'sd99'; known: custom, flux_dev"),
+        (["train", "model=sd99"], "unknown option of model: 'sd99'; known: aura_flow, chroma"),
         (["train"], "run `diffusae collect`"),
     ],
 )

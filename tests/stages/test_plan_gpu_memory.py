@@ -86,6 +86,16 @@ def test_slices_and_branches_change_what_they_should() -> None:
     assert alone.denoising - alone.weights == pytest.approx((plain.denoising - plain.weights) / 2)
 
 
+@pytest.mark.parametrize(("model", "rows"), [("z_image", 2), ("chroma", 1)])
+def test_both_branches_are_in_memory_where_one_batch_holds_them(model: str, rows: int) -> None:
+    """Z-Image's batch is [cond, uncond]; Chroma has a pass for every branch."""
+    both, alone = (
+        memory_of(f"model.guidance={scale}", *COND, model=model).configured for scale in (4.0, 0.0)
+    )
+    of_both, of_one = (need.denoising - need.weights for need in (both, alone))
+    assert of_both == pytest.approx(rows * of_one)
+
+
 @pytest.mark.parametrize(
     ("quantization", "stored"), [("bnb8", 1.0), ("torchao_int8", 1.0), ("bnb4", 0.5 + 4 / 64)]
 )

@@ -28,6 +28,9 @@ class Sae:
     def to(self, _device: Any) -> Sae:
         return self
 
+    def require_one_stream(self) -> None:
+        """It is no transcoder."""
+
     def directions_of(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.eye(D)[latents]
 

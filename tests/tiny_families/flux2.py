@@ -4,6 +4,7 @@ The tokenizer of dev is a plain one here: diffusers' own is a processor that nee
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -143,16 +144,25 @@ def unpacked(pipe: Any, _decodable: Tensor, height: int, width: int) -> Tensor:
 
 
 _BLOCKS = places("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.1")
-FAMILIES = {
-    "flux2_klein": Family(
-        klein,
+
+
+def _family(make: Any, **options: Any) -> Family:
+    return Family(
+        make,
         _BLOCKS,
         {"guidance": 4.0, "text_tokens": TOKENS},
-        passes=(("cond",), ("uncond",)),
         call={"max_sequence_length": TOKENS, "callback_on_step_end": _keep},
         picture=picture,
         pack=patched,
         unpack=unpacked,
         attention="text_first",
+        **options,
     )
+
+
+_DISTILLED: dict[str, Any] = {"passes": (("cond",),), "unguided": {}}
+FAMILIES = {
+    "flux2_dev": _family(dev, **_DISTILLED),
+    "flux2_klein": _family(klein, passes=(("cond",), ("uncond",))),
+    "flux2_klein_distilled": _family(partial(klein, is_distilled=True), **_DISTILLED),
 }

@@ -55,6 +55,9 @@ class Family:
     call: dict[str, Any] = field(default_factory=dict)
     """Arguments of the pipeline's own call that mean what `asked` means, besides
     `guidance_scale`."""
+    needs: dict[str, Any] = field(default_factory=dict)
+    """What its call needs besides a prompt: a picture, or the length of a video. Only a call of the
+    pipeline itself makes it."""
     picture: PictureOf = last_output
     """Where a block has the picture's tokens."""
     latents: tuple[int, ...] = (4, 8, 8)
@@ -75,6 +78,10 @@ class Family:
     strong: str = ""
     """Names of further parameters of the denoiser that read the text, as a regular expression: they
     are made strong, so that prompts and branches differ by more than rounding."""
+
+    @property
+    def has_uncond(self) -> bool:
+        return any("uncond" in branches for branches in self.passes)
 
     @property
     def hookpoints(self) -> dict[str, str | int]:

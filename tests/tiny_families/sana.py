@@ -1,7 +1,4 @@
-"""Sana, and Sana Sprint, which is distilled to few steps with guidance as an input.
-
-Sprint is no `Family`: it has no unconditional branch. tests/capture/test_sana.py runs it.
-"""
+"""Sana, and Sana Sprint, which is distilled to few steps with guidance as an input."""
 
 import string
 from typing import Any
@@ -100,5 +97,14 @@ FAMILIES = {
         latents=(4, 2, 2),
         call=_CALL,
         empty_prompt_is_encoded=False,  # without the instruction that precedes every prompt
-    )
+    ),
+    "sana_sprint": Family(
+        sana_sprint,
+        _BLOCKS,
+        {"guidance": 4.5, "text_tokens": T5_TOKENS},
+        latents=(4, 2, 2),
+        passes=(("cond",),),
+        unguided={},
+        call=_CALL | {"intermediate_timesteps": None},
+    ),
 }

@@ -1,4 +1,4 @@
-"""Pipelines of videos: Wan 2.1 and 2.2, and LTX. They are no `Family`: no stage makes videos."""
+"""Pipelines of videos: Wan 2.1 and 2.2, and LTX."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,9 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
 
-from tiny_families.parts import t5, t5_tokenizer
+from tiny_families.parts import T5_TOKENS, Family, places, t5, t5_tokenizer
 from tiny_families.umt5 import umt5
 
 if not hasattr(pipeline_wan, "ftfy"):  # an optional package, which mends broken characters
@@ -85,3 +86,37 @@ def ltx() -> Any:
             shift_terminal=0.1,
         ),
     )
+
+
+def _packed(pipe: Any, latents: Tensor) -> Tensor:
+    return pipe._pack_latents(latents)
+
+
+def _unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    side = pipe.vae_spatial_compression_ratio
+    return pipe._unpack_latents(latents, 3, height // side, width // side)
+
+
+_ASKED = {"guidance": 5.0, "text_tokens": T5_TOKENS}
+_CALL = {"max_sequence_length": T5_TOKENS}
+FAMILIES = {
+    "wan": Family(
+        wan,
+        places(*(f"blocks.{place}" for place in range(3)), grid=(3, 4, 4)),
+        _ASKED,
+        passes=(("cond",), ("uncond",)),
+        call=_CALL,
+        needs={"num_frames": 9},
+        latents=(16, 3, 8, 8),
+    ),
+    "ltx": Family(
+        ltx,
+        places(*(f"transformer_blocks.{place}" for place in range(3)), grid=(3, 2, 2)),
+        _ASKED,
+        call=_CALL,
+        needs={"num_frames": 17},
+        latents=(8, 3, 2, 2),
+        pack=_packed,
+        unpack=_unpacked,
+    ),
+}

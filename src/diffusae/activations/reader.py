@@ -220,11 +220,12 @@ def load_updates(
             f"the samples of {stream.folder} keep the tokens of their own captions and make no"
             " array; read them one by one"
         )
+    no_array = UserError(
+        f"the samples of {stream.folder} differ in length (one vector per token) and make no array;"
+        " read them one by one"
+    )
     if manifest.ragged and stream.of_tokens:
-        raise UserError(
-            f"the samples of {stream.folder} differ in length (one vector per token) and make no "
-            "array; read them one by one"
-        )
+        raise no_array
     shards = manifest.shards(stream.folder, split)
     updates = np.empty(
         (sum(shard.samples for shard in shards), manifest.positions(stream, split), stream.d_in),
@@ -232,6 +233,8 @@ def load_updates(
     )
     ids = []
     for row, sample in enumerate(read_updates(root, manifest, stream, split, shards=shards)):
+        if len(sample.updates) != updates.shape[1]:
+            raise no_array
         updates[row] = sample.updates
         ids.append(sample.image_id)
     return ids, updates

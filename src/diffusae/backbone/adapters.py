@@ -87,7 +87,7 @@ class Adapter:
     @classmethod
     def passes(cls, pipeline: str) -> PassesOf:
         """How pipelines of this class run guidance."""
-        return BY_LAYOUT[cls.layout]
+        return BY_LAYOUT[cls.layout_of(pipeline, {})]
 
     @classmethod
     def width(cls, config: Mapping[str, Any]) -> int:

@@ -205,7 +205,7 @@ def check_conditionings(conditionings: Iterable[str], branches: Branches) -> Non
                 f"{conditioning!r} was asked for, but this run has no {conditioning} branch: the "
                 "unconditional pass exists only under classifier-free guidance, which needs a "
                 "guidance scale above 1 and a model that is not guidance-distilled; raise the "
-                "guidance scale (FLUX: true_guidance) or ask for 'cond' alone"
+                "guidance scale (FLUX.1 and Qwen-Image: true_guidance) or ask for 'cond' alone"
             )
 
 

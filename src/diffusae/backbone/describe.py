@@ -123,6 +123,16 @@ def describe(
     )
 
 
+def layout_in(source: str | Path) -> Layout | None:
+    """How guidance runs in the pipeline of a folder; None: it is no folder of a pipeline."""
+    index = Path(source).expanduser() / "model_index.json"
+    if not index.is_file():
+        return None
+    config = read_json(index, remedy=REMEDY)
+    name = of_type(config.get("_class_name"), str, "_class_name of the pipeline")
+    return layout_of(name, config)
+
+
 def configurations(
     source: str | Path, *, revision: str | None = None, architecture: str | None = None
 ) -> dict[str, Any]:

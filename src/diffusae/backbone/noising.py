@@ -36,7 +36,7 @@ def noised(
 def is_flow_matching(scheduler: Any) -> bool:
     """Whether a scheduler mixes picture and noise linearly (flow matching). Some have both kinds of
     noise, and a setting chooses (Sana's DPM-Solver++, UniPC of Wan and HiDream)."""
-    return scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod")
+    return not hasattr(scheduler, "alphas_cumprod") or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def is_trigonometric(scheduler: Any) -> bool:

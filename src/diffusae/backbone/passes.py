@@ -36,17 +36,28 @@ Stable Diffusion 3)."""
 _ASKED = "do_classifier_free_guidance"
 
 
+BATCHED: tuple[Layout, ...] = ("one_batch", "cond_first")
+"""Layouts with all branches in one batch."""
+
+
+def mixed_by(layout: Layout) -> str:
+    """The argument of a pipeline's call that mixes the predictions of its branches."""
+    return "true_cfg_scale" if layout == "two_passes" else "guidance_scale"
+
+
 def configured_branches(
     layout: Layout | None, guidance: float, true_guidance: float | None
 ) -> Branches:
     """The branches that a call with these scales runs at each step, whatever the denoiser; None:
-    taken as one batch.
+    all that may run, since the layout is not known yet.
 
     Guidance works above 1 only, or above 0 with `cond_first`. With `two_passes` the second pass is
     asked for by `true_guidance`: `guidance` is an input of such models.
     """
     if layout == "none":
         return UNGUIDED
+    if layout is None:
+        return GUIDED if max(guidance, true_guidance or 0.0) > 0.0 else UNGUIDED
     if layout == "cond_first":
         return COND_FIRST if guidance > 0.0 else UNGUIDED
     scale = (true_guidance or 1.0) if layout == "two_passes" else guidance

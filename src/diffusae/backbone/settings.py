@@ -101,7 +101,7 @@ class ModelSettings(Settings, part="model"):
     """By how much higher the log-SNR of every step is than on the scheduler's own schedule."""
     guidance: Scale
     true_guidance: Scale | None
-    """Of a second, unconditional pass of FLUX; None: there is none."""
+    """Of a second, unconditional pass of FLUX.1 and Qwen-Image; None: there is none."""
     guidance_layout: Layout | None
     """None: as the model itself says."""
     latent_scale: int | None

@@ -3,7 +3,7 @@ call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,12 +31,16 @@ def conditions(
     text_tokens: int | None = None,
     height: int,
     width: int,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The denoiser's arguments for one branch of guidance: text states, sizes, masks, positions,
     ...
 
     The pipeline is called as for a picture and stopped at its first pass of the branch. So any kind
     of pipeline prepares them itself.
+
+    Args:
+        given: further arguments of the pipeline's call, such as the number of frames of a video.
 
     Raises:
         UserError: the call does not run this branch.
@@ -64,6 +68,7 @@ def conditions(
                 output_type="latent",
                 **adapter.guidance(guidance, true_guidance, len(prompts)),
                 **call_options(pipe, text_tokens=text_tokens, size=(height, width)),
+                **(given or {}),
             )
         except _Taken:
             pass

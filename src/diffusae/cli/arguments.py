@@ -263,15 +263,25 @@ def unknown_setting(cfg: DictConfig, dotted: str) -> str | None:
             return None  # a list, or what another setting says
         if node._is_none() or part not in node.keys():  # noqa: SIM118  (`in` leaves out what is still to be given)
             names = sorted(str(key) for key in node if key not in ("hydra", "stage"))
-            close = get_close_matches(part, names, n=1) or (
-                _elsewhere(cfg, part) if len(parts) == 1 else []
-            )
+            close = get_close_matches(part, names)
+            # The closest that has the rest of the path: `sea.k` means `sae.k`, not `stream.k`
+            close.sort(key=lambda name: not _has(node, [name, *parts[depth + 1 :]]))
+            close = close or (_elsewhere(cfg, part) if len(parts) == 1 else [])
             hint = ".".join([*parts[:depth], close[0], *parts[depth + 1 :]]) if close else ""
             where = f"under {above}" if above else "at the top"
             message = f"unknown setting {dotted!r}; valid names {where}: {', '.join(names)}."
             return f"{message} Did you mean {hint!r}?" if hint else message
         node = node._get_node(part)
     return None
+
+
+def _has(node: Any, parts: Sequence[str]) -> bool:
+    """Whether a configuration has a setting at this path."""
+    for part in parts:
+        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118
+            return False
+        node = node._get_node(part)
+    return True
 
 
 def _elsewhere(cfg: DictConfig, name: str) -> list[str]:

@@ -18,6 +18,7 @@ from diffusae.activations.schema import CollectedSample
 from diffusae.backbone.describe import Description
 from diffusae.backbone.families.table import adapter_of
 from diffusae.backbone.latents import encode_pictures
+from diffusae.backbone.passes import BATCHED
 from diffusae.backbone.random_weights import with_random_denoiser
 from diffusae.backbone.settings import ModelSettings
 from diffusae.capture.noised import capture_noised, prompted
@@ -34,8 +35,8 @@ from diffusae.study.study import Study
 log = logging.getLogger(__name__)
 
 _INDIFFERENT = ("guidance", "true_guidance")
-"""Settings that change nothing in a pass under one prompt, where a model guides in one batch. (FLUX
-takes guidance as an input.)
+"""Settings that change nothing in a pass under one prompt, where guidance is no input of the model
+(as it is of FLUX).
 """
 
 
@@ -59,7 +60,7 @@ class CollectPictures:
         if collection.random_weights:
             kept["random_weights_seed"] = collection.random_weights_seed
         model = source_determines(study)
-        if ModelSettings.of(study.cfg).guidance_layout == "one_batch":
+        if ModelSettings.of(study.cfg).guidance_layout in (*BATCHED, "guided_passes"):
             model = {name: value for name, value in model.items() if name not in _INDIFFERENT}
         return {
             "model": model,

@@ -48,7 +48,7 @@ def denoising_errors(
         tensor.to(device=execution_device(pipe), dtype=adapter.denoiser.dtype)
         for tensor in (latents, noise)
     )
-    positions = latents.shape[2] * latents.shape[3] // adapter.patch**2
+    positions = latents[0, 0].numel() // adapter.patch**2
     sigma = adapter.sigma(pipe.scheduler, timestep, positions)
     seen, wanted = _noised_and_target(pipe.scheduler, latents, noise, timestep, sigma)
 

@@ -21,6 +21,7 @@ from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.branches import rows_of
 from diffusae.backbone.calls import Call
 from diffusae.backbone.families.table import adapter_of
+from diffusae.backbone.passes import mixed_by
 from diffusae.capture.clock import Clock, running_clock
 from diffusae.errors import UserError
 
@@ -103,8 +104,8 @@ def third_pass(pipe: Any, rule: Rule) -> Iterator[None]:
 
     Do not combine it with edits of updates, which would act in the third pass too. Some pipelines
     (FLUX) run guidance in two passes, first `cond`, then `uncond`: e_c is gone when e_u comes.
-    There, e_u becomes e_u + g gamma / (g - 1), with the true guidance scale g, which gives the same
-    guided prediction.
+    There, e_u becomes e_u + g gamma / (g - 1), with the scale g of the guidance, which gives the
+    same guided prediction. Qwen-Image and Lumina 2 then give it the length of e_c.
 
     Raises:
         UserError: the call runs without guidance, or its rows are not known.
@@ -137,8 +138,8 @@ class _Corrected:
         if "uncond" not in layout.all:
             raise UserError(
                 f"{self._rule.needs} needs classifier-free guidance, in one batch [uncond, cond] or"
-                " in two passes; leave it out for this model, or raise model.guidance (FLUX:"
-                " model.true_guidance) above 1"
+                " in two passes; leave it out for this model, or raise model.guidance (FLUX.1 and"
+                " Qwen-Image: model.true_guidance) above 1"
             )
         if layout.call is not self._call:
             self._call = layout.call
@@ -162,10 +163,7 @@ class _Corrected:
             changed, where = part["cond"] - gamma, rows_of("cond", len(sample), branches)
         else:
             assert layout.call is not None  # only a pipeline's own call is known to have two passes
-            asked = layout.call.arguments
-            scale = (
-                asked["true_cfg_scale"] if "true_cfg_scale" in asked else asked["guidance_scale"]
-            )
+            scale = layout.call.arguments[mixed_by(self._adapter.layout)]
             changed, where = part["uncond"] + scale / (scale - 1) * gamma, slice(None)
         guided = sample.clone()
         guided[where] = sign * changed.to(sample.dtype)

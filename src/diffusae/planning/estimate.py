@@ -222,7 +222,8 @@ def estimate(
         study, description, groups, subsampling, stores=stores, held_out=held_out
     )
     made = None if stores else _made_in_training(streams, unstored, activations)
-    passes = {"generation": model.steps * len(study.branches), "pictures": len(grid.timesteps)}
+    branches = study.branches_of(study.layout or description.layout)
+    passes = {"generation": model.steps * len(branches), "pictures": len(grid.timesteps)}
     text = study.kind == "text"
     seen = [] if text else [group.texts for group in groups if group.split in SEEN_SPLITS]
     pixels = model.height * model.width

@@ -19,6 +19,7 @@ from diffusae.activations.settings import ActivationSettings
 from diffusae.activations.stored_numbers import stored_numbers
 from diffusae.backbone.component_sizes import ModelSize, model_size
 from diffusae.backbone.describe import Description
+from diffusae.backbone.passes import BATCHED
 from diffusae.backbone.settings import ModelSettings, Offload, Quantization
 from diffusae.errors import UserError
 from diffusae.planning.estimate import StudyEstimate
@@ -239,7 +240,7 @@ class GpuMemory:
     def _one_batch(self) -> bool:
         """Whether both branches are rows of one batch."""
         layout = self.model.guidance_layout or self.description.layout
-        return layout == "one_batch" and len(self.study.branches) > 1
+        return layout in BATCHED and len(self.study.branches_of(layout)) > 1
 
     def _decoding(self, choice: Choice) -> int:
         """Activations of the VAE's decoder."""

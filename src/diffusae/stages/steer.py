@@ -5,6 +5,8 @@ strengths.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,7 +17,7 @@ from diffusae.interventions.windows import window_at
 from diffusae.jobs.out_of_memory import tells_memory
 from diffusae.prompts.prompt_set import Prompt
 from diffusae.report.strip import strip
-from diffusae.runs.record import parent_signature, state
+from diffusae.runs.record import DamagedRecord, parent_signature, read_record, state
 from diffusae.stages.steer_list import steer_list
 from diffusae.steering.edited import EditedPictures, Place, Trial
 from diffusae.steering.settings import Steering, kinds_of
@@ -41,7 +43,7 @@ def steer(cfg: DictConfig) -> bool:
     study = Study(cfg) if by_text is None else at_layer(Study(cfg), by_text.layer)
     together(steer_faults(study, steering))
     strengths, text = steering.strengths, text_of(study, steering)
-    directory = study.directory / "steer" / steering.directory_name(study.cell)
+    directory = _directory(study, steering)
     determines, parents = _determines(study, steering, text), _parents(study, steering, text)
     if state(directory, determines=determines, parents=parents) == "finished":
         log.info("%s is there already", directory / "strip.png")
@@ -72,6 +74,19 @@ def steer(cfg: DictConfig) -> bool:
         mirror.panel("before_after", shown)
     log.info("wrote %s", directory / "strip.png")
     return True
+
+
+def _directory(study: Study, steering: Steering) -> Path:
+    """Where the pictures go. Those of this autoencoder that were made before names had its tag stay
+    where they are."""
+    root, cell, tag = study.directory / "steer", study.cell, study.cfg.sae.tag
+    earlier = root / steering.directory_name(cell, "")
+    with suppress(DamagedRecord):
+        record = read_record(earlier)
+        coordinates = None if record is None else record.determines.get("cell")
+        if record and coordinates == cell.coordinates() and record.config["sae"]["tag"] == tag:
+            return earlier
+    return root / steering.directory_name(cell, tag)
 
 
 def _determines(study: Study, steering: Steering, text: Steered | None) -> dict[str, Any]:

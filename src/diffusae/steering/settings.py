@@ -216,16 +216,21 @@ class Steering:
         one = None if self.text is None else self.text.strength
         return self.picture.strengths if one is None else [one]
 
-    def directory_name(self, cell: Cell) -> str:
-        """A directory's name that says what is in it."""
+    def directory_name(self, cell: Cell, tag: str) -> str:
+        """A directory's name that says what is in it.
+
+        Args:
+            tag: of the autoencoder; "": as the name was before it held the tag.
+        """
         picture, beside, text = self.picture, self.beside.concept, self.text
         if text is not None:
             one = None if text.strength is None else f"lambda{text.strength:g}"
-            words = [one, text.layer]
+            words = [one, text.layer, tag]
         else:
             with_text = None if beside is None else f"with {beside}"
-            words = [self.region, with_text, cell.block, f"t{cell.t:.2f}"]
-        named = [word for word in words if word is not None]
+            place = f"{cell.key}-{tag}" if tag else f"{cell.block} t{cell.t:.2f}"
+            words = [self.region, with_text, place]
+        named = [word for word in words if word]
         name = self.intervention.name
         return file_name(name, picture.subject, *named, picture.prompt, picture.picture_seed)
 

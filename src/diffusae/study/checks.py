@@ -115,8 +115,9 @@ def study_faults(study: Study, others: Iterable[type[Settings]] = ()) -> Iterato
         yield from grid_faults(cfg, steps=model.steps if sound("model.steps") else None)
     guidance = ("model.guidance", "model.true_guidance", "model.guidance_layout")
     if sound("grid.conditionings"):
-        guided = not sound(*guidance) or "uncond" in study.branches
-        yield from conditioning_faults(cfg, guided=guided)
+        guided = not sound(*guidance, "model.source") or "uncond" in study.branches
+        layout = None if guided else study.layout
+        yield from conditioning_faults(cfg, guided=guided, layout=layout)
 
 
 def _saving_faults(model: ModelSettings, sound: Sound) -> Iterator[str]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.settings import ActivationSettings
 from diffusae.backbone.passes import CONDITIONINGS
 from diffusae.backbone.schedule import step_index
-from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.settings import Layout, ModelSettings
 from diffusae.backbone.sites import completed, parsed
 from diffusae.backbone.text_layers import names_text_layer
 from diffusae.errors import UserError, unknown
@@ -93,11 +93,12 @@ def _hookpoint_faults(cfg: DictConfig, block: str, name: str | int) -> Iterator[
         )
 
 
-def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
+def conditioning_faults(cfg: DictConfig, *, guided: bool, layout: Layout | None) -> Iterator[str]:
     """Every fault of the conditionings.
 
     Args:
         guided: whether a generation has an unconditional branch.
+        layout: how guidance runs; None: it is not known yet.
     """
     kind, grid = CollectionSettings.unchecked(cfg).kind, GridSettings.of(cfg)
     only = {
@@ -114,7 +115,7 @@ def conditioning_faults(cfg: DictConfig, *, guided: bool) -> Iterator[str]:
                 f"conditioning.branch={only} and grid.conditionings=[{only}]"
             )
         elif kind == "generation" and branch == "uncond" and not guided:
-            yield _why_no_uncond(ModelSettings.unchecked(cfg))
+            yield _why_no_uncond(ModelSettings.unchecked(cfg), layout)
 
 
 _ONLY = {
@@ -139,22 +140,22 @@ def _text_faults(blocks: list[str], moments: list[float]) -> Iterator[str]:
             )
 
 
-def _why_no_uncond(model: ModelSettings) -> str:
+def _why_no_uncond(model: ModelSettings, layout: Layout | None) -> str:
     otherwise = "choose conditioning=cond and grid.conditionings=[cond]"
-    if model.guidance_layout == "two_passes":
+    if layout == "two_passes":
         return (
             f"conditioning uncond needs classifier-free guidance, and {model.name} runs without:"
             f" model.guidance={model.guidance} is at most an input of the model, so each step is"
             " one pass, with the prompt. Set model.true_guidance above 1 for a second pass a step"
             f" with the empty prompt (twice the time), or {otherwise}"
         )
-    if model.guidance_layout == "none":
+    if layout == "none":
         return (
             f"conditioning uncond needs classifier-free guidance, which {model.name} does not have;"
             f" {otherwise}"
         )
     return (
         f"conditioning uncond needs classifier-free guidance, and model.guidance={model.guidance} "
-        f"has none; raise it above {0 if model.guidance_layout == 'cond_first' else 1}, or "
+        f"has none; raise it above {0 if layout == 'cond_first' else 1}, or "
         f"{otherwise}"
     )

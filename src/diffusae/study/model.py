@@ -12,6 +12,7 @@ from diffusae.backbone.schedule import timestep_at
 from diffusae.backbone.settings import ModelSettings
 from diffusae.backbone.text_layers import find_text_layers
 from diffusae.errors import UserError, together, unknown
+from diffusae.study.grid_checks import conditioning_faults
 from diffusae.study.settings import GenerationCollection, GridSettings
 from diffusae.study.study import Study
 
@@ -109,6 +110,9 @@ def check_hookpoints(study: Study, description: Description) -> None:
                 f"model.{side}={pixels} is not a multiple of {description.scale}; give one,"
                 f" such as {lower}"
             )
+    if study.layout is None:  # so that `Study.check` could not tell which branches run
+        guided = "uncond" in study.branches_of(description.layout)
+        faults += conditioning_faults(study.cfg, guided=guided, layout=description.layout)
     if study.kind == "generation" and GenerationCollection.of(study.cfg).concepts:
         chosen = GenerationCollection.of(study.cfg).concept_blocks or []
         try:

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from diffusae.activations.local_copy import forget, keep_copy
 from diffusae.activations.schema import Cell
 from diffusae.activations.settings import ActivationSettings
+from diffusae.backbone.describe import layout_in
 from diffusae.backbone.passes import Branches, configured_branches
-from diffusae.backbone.settings import ModelSettings
+from diffusae.backbone.settings import Layout, ModelSettings
 from diffusae.backbone.sites import completed, parsed
 from diffusae.errors import UserError, together
 from diffusae.masking import masked_value
@@ -259,10 +260,22 @@ class Study:
             yield
 
     @property
-    def branches(self) -> Branches:
-        """The branches of guidance that the study's model runs, as its configuration has it."""
+    def layout(self) -> Layout | None:
+        """How guidance runs, as configured or as the model's folder says; None: a repository of the
+        hub says it, which has not been asked yet."""
         model = ModelSettings.unchecked(self.cfg)
-        return configured_branches(model.guidance_layout, model.guidance, model.true_guidance)
+        return model.guidance_layout or layout_in(model.source)
+
+    @property
+    def branches(self) -> Branches:
+        """The branches of guidance that the study's model runs at its settings. Those of an unknown
+        layout are all that may run; `check_hookpoints` knows the layout."""
+        return self.branches_of(self.layout)
+
+    def branches_of(self, layout: Layout | None) -> Branches:
+        """The branches that a model of this layout runs at the study's settings."""
+        model = ModelSettings.unchecked(self.cfg)
+        return configured_branches(layout, model.guidance, model.true_guidance)
 
     @property
     def device_type(self) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from diffusae.backbone.blocks import Block
 from diffusae.backbone.families.flux import DOUBLE, FluxAdapter
 from diffusae.backbone.families.flux2 import SINGLE
-from diffusae.backbone.passes import BY_LAYOUT, PassesOf
 
 
 class ChromaAdapter(FluxAdapter):
@@ -26,10 +25,6 @@ class ChromaAdapter(FluxAdapter):
         ),
     }
     padded = {"ChromaPipeline": 512}
-
-    @classmethod
-    def passes(cls, pipeline: str) -> PassesOf:
-        return BY_LAYOUT[cls.layout]
 
     def guidance(self, guidance: float, true_guidance: float | None, count: int) -> dict[str, Any]:
         return {"guidance_scale": guidance}

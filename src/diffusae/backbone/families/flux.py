@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.adapters import Adapter, shift, shifted, tokens_of
 from diffusae.backbone.blocks import Block, Grid, Tokens
-from diffusae.backbone.passes import PassesOf, unguided
+from diffusae.backbone.settings import Layout
 from diffusae.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class FluxAdapter(Adapter):
     time = (0.0, 0.001)
 
     @classmethod
-    def passes(cls, pipeline: str) -> PassesOf:
-        return unguided if pipeline in _UNGUIDED else super().passes(pipeline)
+    def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
+        return "none" if pipeline in _UNGUIDED else cls.layout
 
     @classmethod
     def patch_of(cls, config: Mapping[str, Any]) -> int:

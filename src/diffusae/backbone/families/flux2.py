@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.blocks import Block, Tokens
 from diffusae.backbone.families.flux import DOUBLE, FluxAdapter
-from diffusae.backbone.passes import BY_LAYOUT, PassesOf
 from diffusae.backbone.prompt_templates import Templated
 from diffusae.backbone.settings import Layout
 
@@ -49,10 +48,6 @@ class Flux2Adapter(FluxAdapter):
     def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
         guided = pipeline.startswith("Flux2Klein") and not config.get("is_distilled")
         return "guided_passes" if guided else "none"
-
-    @classmethod
-    def passes(cls, pipeline: str) -> PassesOf:
-        return BY_LAYOUT[cls.layout_of(pipeline, {})]
 
     def pack(self, latents: Float[Tensor, "n channels h w"]) -> Tensor:
         """As pictures of packs: the pipeline makes the denoiser's sequence of them itself."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffusae.backbone.adapters import Adapter
 from diffusae.backbone.blocks import Block
-from diffusae.backbone.passes import BY_LAYOUT, PassesOf
 from diffusae.backbone.rewritten import RewrittenPrompts
 from diffusae.backbone.settings import Layout
 
@@ -43,10 +42,6 @@ class SanaAdapter(Adapter):
     @classmethod
     def layout_of(cls, pipeline: str, config: Mapping[str, Any]) -> Layout:
         return "none" if "Sprint" in pipeline else "one_batch"
-
-    @classmethod
-    def passes(cls, pipeline: str) -> PassesOf:
-        return BY_LAYOUT[cls.layout_of(pipeline, {})]
 
     @property
     def distilled(self) -> bool:
