@@ -246,7 +246,7 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (
             ["model=flux_dev"],
             (
-                r"uncond needs .* flux_dev runs without: model.guidance=3.5 is at most an input of the model.* model.true_guidance"
+                r"uncond needs .* flux_dev runs without: .* at most an input of the model.* model.true_guidance"
                 r" above 1"
             ),
         ),
