@@ -71,7 +71,7 @@ def test_states_differ_exactly_where_the_named_tokens_do(name: str, flips: bool)
         PROMPTS, (1, 2, 3), steps=2, hookpoints={"words": f"{FIRST[name]}:before@text"},
         timesteps=[time],
     )  # fmt: skip
-    states, lengths = (of["words", time, "cond"] for of in (made.updates, made.lengths))
+    states, lengths = made.updates["words", time, "cond"], made.lengths["words", time, "cond"]
     one, *others = (named(case, p, "cond", n) for p, n in zip(PROMPTS, lengths, strict=True))
     for row, other in enumerate(others, start=1):
         changed = (states[0] != states[row]).any(dim=-1).nonzero().flatten().tolist()

@@ -102,7 +102,7 @@ class Case:
             output = self.call(prompts, seeds, output_type=kind, **asked)[0]
         images = (output * 255).round().astype(np.uint8) if decode else None
         latents = self.family.unpack(self.pipe, kept[0], *SIZE.values()).float()
-        return Generation(images, latents, captured.updates, captured.grids)
+        return Generation(images, latents, captured.updates, captured.grids, captured.lengths)
 
     def record(self, **options: Any) -> Generation:
         """The same, with the updates of all blocks and branches at all timesteps."""
