@@ -211,6 +211,8 @@ def _note_grid(grids: dict[str, Grid], block: str, moment: Moment) -> None:
 
 def _warn_of_zeros(updates: Mapping[UpdateKey, Float[Tensor, "pictures positions d_in"]]) -> None:
     for (block, timestep, conditioning), update in updates.items():
+        if not update.shape[1]:  # texts without a token
+            continue
         # One position excludes most pictures quickly
         suspects = (~update[:, 0].any(dim=-1)).nonzero().flatten().tolist()
         zero = [picture for picture in suspects if not update[picture].any()]
