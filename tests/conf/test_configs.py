@@ -246,8 +246,8 @@ def test_every_annotator_is_built_with_every_tagger_before_any_model_is_looked_f
         (
             ["model=flux_dev"],
             (
-                r"uncond needs .* flux_dev runs without: .* at most an input of the model.* model.true_guidance"
-                r" above 1"
+                r"uncond needs .* flux_dev runs without: .* at most an input of the model.*"
+                r" model.true_guidance above 1"
             ),
         ),
         (["model=sdxl_turbo"], r"uncond needs .* model.guidance=0.0 has none"),
