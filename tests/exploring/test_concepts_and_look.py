@@ -108,7 +108,7 @@ def looked(directory):
 
 
 def test_look_writes_the_maps_of_a_concept_over_t_beside_the_picture(looked, study, run):
-    assert looked.name == "fish-cond-a-flat-drawing-of-a-red-fish-0"
+    assert looked.name == "fish-cond-k4-a-flat-drawing-of-a-red-fish-0"
     maps = load_file(looked / "maps.safetensors")
     assert {name: tuple(values.shape) for name, values in maps.items()} == {
         "down-t1.00-cond-k4": (2, 16, 16),
@@ -151,7 +151,7 @@ def test_look_takes_latents_of_one_cell_that_need_no_label(directory, tmp_path):
         directory.parent, "look", f"prompt={PROMPT}", "latents=[1,2]", "block=mid", "timestep.t=0.5"
     )
     assert look(cfg)
-    made = directory / "look" / "latents-1-2-mid-t0.50-cond-a-flat-drawing-of-a-red-fish-0"
+    made = directory / "look" / "latents-1-2-mid-t0.50-cond-k4-a-flat-drawing-of-a-red-fish-0"
     assert load_file(made / "maps.safetensors")["mid-t0.50-cond-k4"].shape == (2, 8, 8)
 
 

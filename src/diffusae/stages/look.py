@@ -128,10 +128,9 @@ def _made(
 
 
 def _directory_name(study: Study, settings: LookSettings) -> str:
-    cell = study.cell
-    one = [] if settings.latents is None else [cell.block, f"t{cell.t:.2f}"]
-    ends = (cell.conditioning, settings.prompt, settings.picture_seed)
-    return file_name(settings.subject, *one, *ends)
+    place = study.cell.conditioning if settings.latents is None else study.cell.key
+    ends = (settings.prompt, settings.picture_seed)
+    return file_name(settings.subject, f"{place}-{study.cfg.sae.tag}", *ends)
 
 
 def _write(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -252,5 +253,13 @@ def listed(latents: Sequence[int]) -> str:
 
 
 def file_name(*words: Any) -> str:
-    """Words as the name of a directory: lower case, at most 120 characters."""
-    return re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, words)).lower()).strip("-")[:120]
+    """Words as the name of a directory: lower case, at most 120 characters.
+
+    A name that had to leave out letters or an end gets a few digits of a hash, so that other words
+    have another name.
+    """
+    text = " ".join(map(str, words))
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    if len(name) <= 120 and text.isascii():
+        return name
+    return f"{name[:111]}-{sha256(text.encode()).hexdigest()[:8]}"
