@@ -112,8 +112,8 @@ def generate(
         )
         check_conditionings(conditionings, planned)
     default_height, default_width = _default_size(pipe, denoiser)
-    height = height or default_height * scale
-    width = width or default_width * scale
+    height = int(height or default_height * scale)
+    width = int(width or default_width * scale)
     if (fault := adapter.size_fault(pipe, height, width)) is not None:
         raise UserError(fault)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
