@@ -200,9 +200,14 @@ def test_without_rates_time_is_not_made_up(tmp_path, unloadable, monkeypatch, ca
     assert "not measured" in capsys.readouterr().out
 
 
+def unreachable(*_: object) -> None:
+    raise UserError("the hub cannot be reached")
+
+
 def test_a_hub_model_is_not_downloaded_to_be_measured(tmp_path, unloadable, monkeypatch, caplog):
     described = describe(composed(tmp_path).model.source)
     monkeypatch.setattr(stage, "describe_model", lambda _model, **_asked: described)
+    monkeypatch.setattr(stage, "GpuMemory", unreachable)  # which would wait for the hub
     with caplog.at_level(logging.WARNING):
         stage.plan(composed(tmp_path, "model.source=owner/name", "plan.vectors_per_second=10"))
     assert "give plan.seconds_per_picture" in caplog.text
