@@ -47,7 +47,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 types: setup
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 docs: $(DOCS_READY) ## the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/python -m mkdocs build --strict
